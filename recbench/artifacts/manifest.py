@@ -1,0 +1,70 @@
+"""The manifest of a run: what was run on what, with what outcome."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from recbench.artifacts.files import read_json, write_json
+from recbench.contracts.config import StrictModel
+from recbench.contracts.errors import ArtifactError
+from recbench.contracts.method import BackboneSpec
+from recbench.contracts.protocol import Protocol
+
+SCHEMA_VERSION = 1
+
+Status = Literal["pending", "running", "complete", "failed", "cancelled"]
+
+
+class RunManifest(StrictModel):
+    """Everything that identifies and explains a run."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str = Field(description="hash of everything that determines the result")
+    status: Status
+    method: str
+    dataset: str
+    backbone: BackboneSpec | None = None
+    seed: int
+    config: dict[str, Any] = Field(description="the method's resolved configuration")
+    protocol: Protocol
+    protocol_hash: str
+    dataset_fingerprint: str
+    split_fingerprint: str
+    split_facts: dict[str, Any] = Field(default_factory=dict)
+    notes: tuple[str, ...] = Field((), description="sentences that must stand under every table with this run")
+    limited: bool = Field(False, description="rows were left out to save time: a try-out, not a result")
+    device: str = "cpu"
+    attempts: int = Field(1, description="how often the run was started, resumed attempts counted")
+    created: str = Field(description="time of the first start, ISO 8601, UTC")
+    finished: str | None = Field(None, description="time of completion, ISO 8601, UTC")
+    timings_s: dict[str, float] = Field(default_factory=dict, description="seconds per stage of the attempts seen")
+    peak_memory_bytes: dict[str, int] = Field(default_factory=dict, description="'host' and 'device', where known")
+    provenance: dict[str, Any] = Field(default_factory=dict, description="git state, packages, hardware, command")
+    files: dict[str, str] = Field(default_factory=dict, description="file name -> SHA-256, for complete runs")
+    error: str | None = Field(None, description="what went wrong, for failed runs")
+
+    def write(self, path: Path) -> None:
+        """Write atomically."""
+        write_json(path, self.model_dump(mode="json"))
+
+    @classmethod
+    def read(cls, path: Path) -> RunManifest:
+        """Read a manifest.
+
+        Raises:
+            ArtifactError: missing, damaged, or written by a newer recbench.
+        """
+        values = read_json(path)
+        version = values.get("schema_version") if isinstance(values, dict) else None
+        if version != SCHEMA_VERSION:
+            raise ArtifactError(
+                f"{path} has schema_version {version!r}; this recbench reads {SCHEMA_VERSION}.",
+                "Use the recbench version that wrote it.",
+            )
+        try:
+            return cls.model_validate(values)
+        except ValueError as error:
+            raise ArtifactError(f"{path} is not a run manifest: {error}.") from None

@@ -1,0 +1,84 @@
+"""Where things lie: the only place that knows the names of files and folders."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def home() -> Path:
+    """Return the folder of all caches: ``RECBENCH_HOME`` or ``~/.cache/recbench``."""
+    return Path(os.environ.get("RECBENCH_HOME") or Path.home() / ".cache" / "recbench").expanduser()
+
+
+def datasets_folder() -> Path:
+    """Return the folder of prepared data sets, one sub-folder each."""
+    return home() / "datasets"
+
+
+def backbones_folder() -> Path:
+    """Return the folder of pretrained preset backbones, one sub-folder per content hash."""
+    return home() / "backbones"
+
+
+def safe_name(name: str) -> str:
+    """Return a method or data set name as a folder name (``recbole:NARM`` -> ``recbole-NARM``)."""
+    return name.replace(":", "-").replace("/", "-")
+
+
+@dataclass(frozen=True)
+class RunPaths:
+    """The files of one run folder ``RUNS/<dataset>/<method>/<run_id>/``."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, runs_dir: Path, dataset: str, method: str, run_id: str) -> RunPaths:
+        """Return the paths of a run."""
+        return cls(runs_dir / safe_name(dataset) / safe_name(method) / run_id)
+
+    @property
+    def manifest(self) -> Path:
+        """What the run is, its status and its files."""
+        return self.folder / "manifest.json"
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, ready for ``recbench run --config``."""
+        return self.folder / "config.yaml"
+
+    @property
+    def train_log(self) -> Path:
+        """One JSON line per logged training step."""
+        return self.folder / "train.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """The full text log."""
+        return self.folder / "log.txt"
+
+    @property
+    def rankings(self) -> Path:
+        """The ranked lists."""
+        return self.folder / "rankings.parquet"
+
+    @property
+    def metrics(self) -> Path:
+        """One row of metrics per example."""
+        return self.folder / "metrics.parquet"
+
+    @property
+    def summary(self) -> Path:
+        """Means over all examples and facts about the lists."""
+        return self.folder / "summary.json"
+
+    @property
+    def generations(self) -> Path:
+        """Raw texts of methods that write text."""
+        return self.folder / "generations.jsonl"
+
+    @property
+    def work(self) -> Path:
+        """Scratch folder with checkpoints; gone when the run is complete."""
+        return self.folder / "work"

@@ -1,0 +1,60 @@
+"""Typed configuration: immutable pydantic models that refuse unknown keys."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from recbench.contracts.errors import ConfigError, did_you_mean
+
+
+class StrictModel(BaseModel):
+    """Base of every configuration and stored record: frozen, unknown keys refused, defaults checked."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+
+ModelT = TypeVar("ModelT", bound=BaseModel)
+
+
+def build_config(model: type[ModelT], values: Mapping[str, Any], where: str) -> ModelT:
+    """Build ``model`` from plain values.
+
+    Args:
+        model: a pydantic model.
+        values: nested plain values, as read from YAML and ``--set``.
+        where: what the values configure, for the message (``"method 'bigrec'"``).
+
+    Raises:
+        ConfigError: names every wrong key or value with its dotted path, and the closest known key.
+    """
+    try:
+        return model.model_validate(dict(values))
+    except ValidationError as error:
+        problems = [_describe(model, item) for item in error.errors()]
+        plural = "problem" if len(problems) == 1 else "problems"
+        raise ConfigError(
+            f"Configuration of {where}: {len(problems)} {plural}.\n" + "\n".join(f"  - {p}" for p in problems)
+        ) from None
+
+
+def _describe(model: type[BaseModel], problem: Any) -> str:
+    location = [str(part) for part in problem["loc"]]
+    path = ".".join(location) or "(top level)"
+    if problem["type"] == "extra_forbidden":
+        known = _known_keys(model, location[:-1])
+        return f"{path}: unknown key.{did_you_mean(location[-1], known)} Known here: {', '.join(known) or 'none'}."
+    return f"{path}: got {problem.get('input')!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}."
+
+
+def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    current: type[BaseModel] = model
+    for part in path:
+        field = current.model_fields.get(part)
+        nested = field.annotation if field else None
+        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+            return []
+        current = nested
+    return sorted(current.model_fields)

@@ -1,0 +1,143 @@
+"""The contract of a recommender. All that the author of a method needs to read.
+
+A method is built from its configuration, fitted on training rows (early stopping may look at validation rows),
+and asked for one ranked list per query. Queries carry no targets. Everything else that a method may use (seed,
+device, folders, progress, log) comes in one :class:`RunContext`; a method reads no environment, no command line
+and no global random state.
+"""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+from recbench.contracts.config import StrictModel
+from recbench.contracts.dataset import ItemCatalog
+from recbench.contracts.examples import Examples, Queries
+from recbench.contracts.progress import Progress, SilentProgress
+from recbench.contracts.rankings import Rankings
+
+
+class MethodConfig(StrictModel):
+    """Base of every method's configuration. Give each field a default and a description with its unit."""
+
+
+class BackboneSpec(StrictModel):
+    """Which language model a method builds on.
+
+    Attributes:
+        name: preset ("nano", "micro"), Hugging Face id or local folder.
+        revision: commit of a hub model or content hash of a preset or folder, never a moving name.
+        requested: what the user asked for ("auto" where recbench chose).
+    """
+
+    name: str
+    revision: str | None = None
+    requested: str = ""
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a method needs and promises.
+
+    Attributes:
+        uses_backbone: builds on a language model (``--backbone``).
+        trains: learns from training rows (False: fit may be empty).
+        writes_text: returns generations.
+        max_places: places a list can have at most, None for the whole catalogue (10 with 10 beams).
+        packages: installed packages whose version can change the result; they enter the run id.
+        extra: recbench's optional dependency that it needs ("recbole"), or None.
+    """
+
+    uses_backbone: bool = False
+    trains: bool = True
+    writes_text: bool = False
+    max_places: int | None = None
+    packages: tuple[str, ...] = ("numpy",)
+    extra: str | None = None
+
+
+def _drop(record: Mapping[str, Any]) -> None:
+    """Log nowhere."""
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """The surroundings of one run.
+
+    Attributes:
+        catalog: the items that can be recommended.
+        seed: the run's seed; derive generators with :mod:`recbench.contracts.seeding`.
+        device: "cpu", "cuda" or "cuda:N".
+        work_dir: the run's own scratch folder. It survives a crash and is deleted when the run is complete: a
+            method keeps its checkpoints here and goes on from those it finds.
+        cache_dir: folder shared by all runs, for things that depend on content only (a pretrained preset).
+        backbone: the language model, for methods that use one.
+        mask_history: whether items of the history must be left out of the lists.
+        log: writes one record (plain values) as a line of ``train.jsonl``.
+        progress: shows progress bars.
+        timings_s: seconds per stage, filled by :meth:`stage`.
+    """
+
+    catalog: ItemCatalog
+    seed: int
+    device: str
+    work_dir: Path
+    cache_dir: Path
+    backbone: BackboneSpec | None = None
+    mask_history: bool = False
+    log: Callable[[Mapping[str, Any]], None] = _drop
+    progress: Progress = field(default_factory=SilentProgress)
+    timings_s: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Time one stage ("sft", "rl", "decode") and say in the log that it begins."""
+        import time
+
+        logging.getLogger("recbench").info("Stage %s begins.", name)
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.timings_s[name] = self.timings_s.get(name, 0.0) + time.perf_counter() - start
+
+
+class Method(ABC):
+    """A recommender."""
+
+    config_class: ClassVar[type[MethodConfig]] = MethodConfig
+    capabilities: ClassVar[Capabilities] = Capabilities()
+
+    def __init__(self, config: MethodConfig) -> None:
+        """Store the configuration. No GPU, file or random state is touched here."""
+        self.config: Any = config
+
+    @abstractmethod
+    def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
+        """Learn. A second call forgets the first. Resumes from ``ctx.work_dir`` if an earlier attempt left something."""
+
+    @abstractmethod
+    def rank(self, queries: Queries, k: int, ctx: RunContext) -> Rankings:
+        """Return one list per query, in their order, with at least ``k`` places where the method can.
+
+        A list must not end inside a tie (see :class:`~recbench.contracts.rankings.Rankings`).
+        """
+
+    @abstractmethod
+    def save(self, folder: Path) -> None:
+        """Write what :meth:`load` needs into an existing empty folder (safetensors, JSON, Parquet; no pickles)."""
+
+    @classmethod
+    @abstractmethod
+    def load(cls, folder: Path, config: MethodConfig, ctx: RunContext) -> Method:
+        """Return a fitted method that ranks exactly as the saved one."""
+
+    def summary(self) -> dict[str, Any]:
+        """Return plain facts about the fit or the lists for ``summary.json`` (best epoch, truncated texts, ...)."""
+        return {}
