@@ -1,0 +1,145 @@
+"""A causal language model seen as a writer of titles: read the prompt once, then write or score answers on top of it.
+
+Dimensions: B rows, P prompt columns (left-padded), N inputs that wait behind the prompt, T answer tokens
+(right-padded), H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from transformers import DynamicCache, PreTrainedModel
+
+
+@dataclass
+class Prefix:
+    """A prompt that has been read.
+
+    Attributes:
+        cache: keys and values of the P prompt columns.
+        mask: int64 (B, P), 1 for real tokens.
+        pending: (B, N, H) input embeddings that the model reads next, before the first answer token: the last prompt
+            token, or the latent thoughts. At least one, so that the first answer token has a position to be
+            predicted from.
+    """
+
+    cache: DynamicCache
+    mask: Tensor
+    pending: Tensor
+
+    def repeat(self, times: int) -> Prefix:
+        """Return a prefix in which every row stands ``times`` times in a row; nothing is computed again."""
+        return Prefix(
+            copy_cache(self.cache, times),
+            self.mask.repeat_interleave(times, dim=0),
+            self.pending.repeat_interleave(times, dim=0),
+        )
+
+
+def copy_cache(cache: DynamicCache, times: int = 1) -> DynamicCache:
+    """Return a cache with every row repeated ``times`` times; growing it leaves the original as it is."""
+    copied = DynamicCache()
+    for index, layer in enumerate(cache.layers):
+        keys, values = layer.keys, layer.values
+        if times > 1:
+            keys, values = keys.repeat_interleave(times, dim=0), values.repeat_interleave(times, dim=0)
+        copied.update(keys, values, index)
+    return copied
+
+
+def positions(mask: Tensor) -> Tensor:
+    """Return int64 (B, S): each real token's number from 0, so that padding on either side changes nothing."""
+    return (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
+
+
+def run_body(lm: PreTrainedModel, inputs_embeds: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+    """Run the decoder blocks over new inputs on top of a cache (which grows).
+
+    Args:
+        inputs_embeds: (B, S, H), the new inputs.
+        mask: int64 (B, C + S) over the C cached and the S new columns.
+        cache: keys and values of C columns.
+
+    Returns:
+        (B, S, H): hidden states after the final norm.
+    """
+    new = inputs_embeds.shape[1]
+    return lm.get_decoder()(
+        inputs_embeds=inputs_embeds,
+        attention_mask=mask,
+        position_ids=positions(mask)[:, -new:],
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+
+
+class TitleWriter(nn.Module):
+    """Writes the answer right after the prompt (BIGRec and every method without a thought).
+
+    Args:
+        lm: a Hugging Face causal language model.
+    """
+
+    def __init__(self, lm: PreTrainedModel) -> None:
+        super().__init__()
+        self.lm = lm
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the weights."""
+        return self.lm.device
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Return input embeddings (..., H) of token ids (...)."""
+        return self.lm.get_input_embeddings()(ids)
+
+    def read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Prefix:
+        """Read left-padded prompts.
+
+        Args:
+            prompt_ids: int64 (B, P), padded on the left.
+            prompt_mask: int64 (B, P).
+        """
+        cache = DynamicCache()
+        embeds = self.embed(prompt_ids)
+        if prompt_ids.shape[1] > 1:
+            run_body(self.lm, embeds[:, :-1], prompt_mask[:, :-1], cache)
+        return Prefix(cache, prompt_mask[:, :-1], embeds[:, -1:])
+
+    def answer_hidden(self, prefix: Prefix, answer_ids: Tensor, answer_mask: Tensor) -> Tensor:
+        """Return (B, T, H): the hidden states that predict each answer token. The prefix stays as it is."""
+        embeds = torch.cat([prefix.pending, self.embed(answer_ids[:, :-1])], dim=1)
+        ones = torch.ones(prefix.pending.shape[:2], dtype=prefix.mask.dtype, device=prefix.mask.device)
+        mask = torch.cat([prefix.mask, ones, answer_mask[:, :-1].to(prefix.mask.dtype)], dim=1)
+        hidden = run_body(self.lm, embeds, mask, copy_cache(prefix.cache))
+        return hidden[:, prefix.pending.shape[1] - 1 :]
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return (..., V) logits of hidden states (..., H)."""
+        return self.lm.get_output_embeddings()(hidden)
+
+    def answer_logprobs(self, prefix: Prefix, answer_ids: Tensor, answer_mask: Tensor) -> Tensor:
+        """Return float32 (B, T): full-vocabulary log-probability of every answer token, 0 where masked.
+
+        Args:
+            answer_ids: int64 (B, T), padded on the right.
+            answer_mask: int64 (B, T).
+        """
+        hidden = self.answer_hidden(prefix, answer_ids, answer_mask)
+        return token_logprobs(self.logits(hidden), answer_ids) * answer_mask
+
+
+def token_logprobs(logits: Tensor, ids: Tensor) -> Tensor:
+    """Return float32 (...): log-softmax of ``logits`` (..., V) at ``ids`` (...), computed in float32."""
+    logits = logits.float()
+    return logits.gather(-1, ids.unsqueeze(-1)).squeeze(-1) - logits.logsumexp(dim=-1)
+
+
+def mean_answer_loss(logprobs: Tensor, answer_mask: Tensor) -> Tensor:
+    """Return the mean negative log-likelihood over all answer tokens of the batch (a scalar).
+
+    Eq. 4 of the LatentR3 paper, as a mean over tokens (the published code's reduction).
+    """
+    return -(logprobs * answer_mask).sum() / answer_mask.sum()
