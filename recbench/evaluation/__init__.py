@@ -1,0 +1,1 @@
+"""Ranked lists and targets -> numbers. Pure functions; nothing here reads or writes a file."""
