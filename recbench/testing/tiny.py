@@ -30,7 +30,7 @@ def planted_next(item: int) -> int:
 
 
 def tiny_catalog() -> ItemCatalog:
-    """Return 60 items: one pair with one title, one without, one long, one with markup, one with quotes and an accent."""
+    """Return 60 items: two share a title, one has none, one a long one, one markup, one quotes and accents."""
     titles = [f"{adjective} {noun}" for adjective in _ADJECTIVES for noun in _NOUNS]
     titles[17] = titles[5]
     titles[23] = ""
