@@ -71,15 +71,3 @@ def policy_loss(
     advantage = advantages.unsqueeze(-1)
     gain = torch.minimum(ratio * advantage, ratio.clamp(1 - clip_low, 1 + clip_high) * advantage)
     return -mean_logprob(gain, mask).mean()
-
-
-def kl_penalty(logprobs: Tensor, reference_logprobs: Tensor, mask: Tensor) -> Tensor:
-    """The k3 estimate of KL(pi || pi_ref): mean of exp(ref - cur) - (ref - cur) - 1 over tokens, then samples.
-
-    Args:
-        logprobs: (..., T), with gradients.
-        reference_logprobs: (..., T), constants.
-        mask: (..., T).
-    """
-    difference = reference_logprobs - logprobs
-    return mean_logprob(torch.exp(difference) - difference - 1, mask).mean()

@@ -1,0 +1,59 @@
+"""Configuration of LatentR3."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from recbench.contracts.method import MethodConfig
+from recbench.llm.decode import DecodingConfig
+from recbench.llm.sft import SftSettings
+from recbench.llm.train import TrainSettings
+
+LENGTH_PENALTY = {"bigrec": 1.0, "d3": 0.0}
+
+
+class RlSettings(TrainSettings):
+    """LR-GRPO (paper section 3.2.2). A row here is a prompt; each is sampled ``samples`` times.
+
+    Defaults are those of the published script: 32 prompts of 8 samples per optimizer step, one epoch, cosine.
+    """
+
+    enabled: bool = Field(True, description="false: stop after fine-tuning (the paper's 'w/o RL')")
+    epochs: float = Field(1, gt=0, description="passes over the rows")
+    batch_size: int = Field(32, ge=1, description="prompts per optimizer step, over all processes")
+    micro_batch_size: int = Field(2, ge=1, description="unused: a forward pass holds adv_groups prompts")
+    warmup_steps: int = Field(200, ge=0, description="optimizer steps of linear warm-up")
+    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field("cosine", description="after the warm-up")
+    max_rows: int | None = Field(None, ge=1, description="training prompts used, drawn at random; unset: all")
+    samples: int = Field(8, ge=2, description="K, thoughts per prompt; the first is without noise")
+    sigma: float = Field(1.5, gt=0, description="standard deviation of the noise, per coordinate (Eq. 5)")
+    adv_groups: int = Field(2, ge=1, description="prompts whose rewards share a baseline (2: what the code does)")
+    advantage: Literal["batch", "group"] = Field("batch", description="Eq. 7, or classic GRPO within each group")
+    clip_low: float = Field(0.2, ge=0, lt=1, description="ratio clipped below 1 - this")
+    clip_high: float = Field(0.28, ge=0, description="ratio clipped above 1 + this")
+
+
+class LatentR3Config(MethodConfig):
+    """Configuration of LatentR3."""
+
+    flavour: Literal["bigrec", "d3"] = Field("bigrec", description="sets decoding.length_penalty to 1.0 or 0.0")
+    thoughts: int = Field(1, ge=1, description="N, latent thoughts before the answer")
+    sft: SftSettings = Field(SftSettings(), description="stage 1: everything trains")
+    rl: RlSettings = Field(RlSettings(), description="stage 2: only LatentRATT trains")
+    decoding: DecodingConfig = Field(DecodingConfig(), description="from prompt to list")
+    max_prompt_tokens: int = Field(512, ge=16, description="longer prompts keep their last tokens")
+    precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of weights; auto: bfloat16 on CUDA")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _apply_flavour(cls, values: Any) -> Any:
+        """Give decoding the flavour's length penalty where the user gave none."""
+        if not isinstance(values, dict):
+            return values
+        penalty = LENGTH_PENALTY.get(values.get("flavour", "bigrec"))
+        decoding = values.get("decoding", {})
+        if penalty is None or not isinstance(decoding, dict):
+            return values
+        return {**values, "decoding": {"length_penalty": penalty, **decoding}}

@@ -1,0 +1,108 @@
+"""LatentR3 as a method: a continuous thought before the title, learned by SFT and then by LR-GRPO.
+
+Zhang et al., "Reinforced Latent Reasoning for LLM-based Recommendation" (arXiv 2505.19092).
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from latent.attention import LatentAttention
+from latent.config import LatentR3Config
+from latent.reasoner import LatentWriter
+from latent.rl import reinforce
+from recbench.artifacts.files import atomic_folder
+from recbench.contracts.examples import Examples, Queries
+from recbench.contracts.method import Capabilities, Method, MethodConfig, RunContext
+from recbench.contracts.rankings import Rankings
+from recbench.contracts.seeding import derive_seed
+from recbench.llm.backbone import Backbone, open_backbone
+from recbench.llm.codec import TitleCodec
+from recbench.llm.decode import rank_titles
+from recbench.llm.sft import fine_tune
+from recbench.llm.storage import load_lm, save_lm
+from recbench.llm.train import isolated_randomness
+
+THOUGHT_TOKEN = "<|Thought|>"
+_ATTENTION = "latent_attention.safetensors"
+
+
+class LatentR3(Method):
+    """Thinks one continuous token, then writes the next title."""
+
+    config_class = LatentR3Config
+    capabilities = Capabilities(
+        uses_backbone=True, writes_text=True, max_places=10, packages=("torch", "transformers", "tokenizers")
+    )
+
+    config: LatentR3Config
+
+    def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
+        """Fine-tune everything, then LatentRATT alone by LR-GRPO."""
+        backbone = open_backbone(train, ctx, self.config.precision)
+        warmed_up = ctx.work_dir / "sft-model"
+        if warmed_up.is_dir():
+            self._restore(warmed_up, ctx)
+        else:
+            self._warm_up(backbone, train, valid, ctx)
+            with atomic_folder(warmed_up) as folder:
+                self.save(folder)
+            shutil.rmtree(ctx.work_dir / "sft")
+        if self.config.rl.enabled:
+            settings = self.config.rl
+            if settings.learning_rate is None:
+                settings = settings.model_copy(update={"learning_rate": backbone.rl_learning_rate})
+            result = reinforce(self._writer, self._codec, train, settings, ctx.work_dir / "rl", ctx)
+            self._facts["rl"] = {**asdict(result), "learning_rate": settings.learning_rate}
+
+    def _warm_up(self, backbone: Backbone, train: Examples, valid: Examples, ctx: RunContext) -> None:
+        settings = self.config.sft
+        if settings.learning_rate is None:
+            settings = settings.model_copy(update={"learning_rate": backbone.sft_learning_rate})
+        self._writer = self._build(backbone, ctx)
+        self._codec = TitleCodec(backbone.tokenizer, ctx.catalog, self.config.max_prompt_tokens)
+        result = fine_tune(self._writer, self._codec, train, valid, settings, ctx.work_dir / "sft", ctx)
+        self._facts = {"sft": {**asdict(result), "learning_rate": settings.learning_rate}}
+
+    def _build(self, backbone: Backbone, ctx: RunContext) -> LatentWriter:
+        """Add the thought token (a softmax class that is never a target, as published) and a fresh LatentRATT."""
+        lm = backbone.model
+        backbone.tokenizer.add_special_tokens({"additional_special_tokens": [THOUGHT_TOKEN]})
+        with isolated_randomness(derive_seed(ctx.seed, "thought-token")):
+            lm.resize_token_embeddings(len(backbone.tokenizer), mean_resizing=False)
+        attention = LatentAttention(lm.config.hidden_size)
+        attention.reset(torch.Generator().manual_seed(derive_seed(ctx.seed, "latent-attention")))
+        return LatentWriter(lm, attention.to(lm.device, lm.dtype), self.config.thoughts)
+
+    def rank(self, queries: Queries, k: int, ctx: RunContext) -> Rankings:
+        """Return the items of the ``decoding.beams`` best titles; ``k`` beyond that cannot be filled."""
+        return rank_titles(self._writer, self._codec, queries, self.config.decoding, ctx.work_dir / "decode", ctx)
+
+    def save(self, folder: Path) -> None:
+        """Write the language model, its tokenizer, LatentRATT and facts."""
+        save_lm(folder, self._writer.lm, self._codec.tokenizer, self._facts)
+        save_file(self._writer.attention.state_dict(), folder / _ATTENTION)
+
+    @classmethod
+    def load(cls, folder: Path, config: MethodConfig, ctx: RunContext) -> LatentR3:
+        """Read what :meth:`save` wrote."""
+        method = cls(config)
+        method._restore(folder, ctx)
+        return method
+
+    def _restore(self, folder: Path, ctx: RunContext) -> None:
+        lm, tokenizer, self._facts = load_lm(folder, ctx)
+        attention = LatentAttention(lm.config.hidden_size)
+        attention.load_state_dict(load_file(folder / _ATTENTION))
+        self._writer = LatentWriter(lm, attention.to(lm.device, lm.dtype), self.config.thoughts).eval()
+        self._codec = TitleCodec(tokenizer, ctx.catalog, self.config.max_prompt_tokens)
+
+    def summary(self) -> dict[str, Any]:
+        """Return the facts of both stages."""
+        return self._facts

@@ -1,0 +1,156 @@
+"""Which language model a run builds on, and how it is loaded."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from recbench.contracts.errors import ConfigError, DataError, did_you_mean
+from recbench.contracts.examples import Examples
+from recbench.contracts.hashing import hash_file, hash_json
+from recbench.contracts.method import BackboneSpec, RunContext
+from recbench.llm.presets import PRESETS, preset_folder
+
+log = logging.getLogger(__name__)
+
+PAPER_MODEL = "Qwen/Qwen2.5-1.5B"
+_HUB_SFT_LEARNING_RATE = 3e-4
+_HUB_RL_LEARNING_RATE = 1e-5
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A loaded language model.
+
+    Attributes:
+        model: causal language model on the run's device.
+        tokenizer: its tokenizer.
+        sft_learning_rate, rl_learning_rate: for stages where the user gives none.
+    """
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    sft_learning_rate: float
+    rl_learning_rate: float
+
+
+def resolve(requested: str, device: str) -> BackboneSpec:
+    """Turn what the user asked for into one exact model.
+
+    Args:
+        requested: "auto", a preset, a local folder or a Hugging Face id. "auto" is the paper's model where there is a
+            CUDA device and its weights can be had, else the preset "nano".
+        device: "cpu", "cuda" or "cuda:N".
+
+    Raises:
+        ConfigError: the name is neither.
+        DataError: a hub model is not cached and the hub cannot be reached.
+    """
+    if requested == "auto":
+        return _automatic(device)
+    if requested in PRESETS:
+        return BackboneSpec(name=requested, requested=requested)
+    if Path(requested).is_dir():
+        return BackboneSpec(
+            name=str(Path(requested).resolve()), revision=_folder_hash(Path(requested)), requested=requested
+        )
+    if requested.count("/") != 1 or requested.startswith((".", "/", "~")):
+        raise ConfigError(
+            f"Unknown backbone '{requested}'.{did_you_mean(requested, PRESETS)} It is no preset "
+            f"({', '.join(PRESETS)}), no local folder and no Hugging Face id (owner/name).",
+            f"Use --backbone nano, --backbone {PAPER_MODEL}, or the path of a folder with a model.",
+        )
+    return BackboneSpec(name=requested, revision=_hub_revision(requested), requested=requested)
+
+
+def _automatic(device: str) -> BackboneSpec:
+    if device.startswith("cuda"):
+        try:
+            spec = BackboneSpec(name=PAPER_MODEL, revision=_hub_revision(PAPER_MODEL), requested="auto")
+        except DataError as error:
+            reason = error.message
+        else:
+            log.warning("Backbone auto: a CUDA device is here, so %s is used.", PAPER_MODEL)
+            return spec
+    else:
+        reason = "there is no CUDA device"
+    log.warning("Backbone auto: %s, so the small preset 'nano' is used, not the paper's %s.", reason, PAPER_MODEL)
+    return BackboneSpec(name="nano", requested="auto")
+
+
+def _hub_revision(name: str) -> str:
+    """Return the commit of a hub model: the cached one when offline or cached, else the hub's current one."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+
+    cached = try_to_load_from_cache(name, "config.json")
+    if isinstance(cached, str):
+        return Path(cached).parent.name
+    try:
+        info = HfApi().model_info(name, timeout=10)
+    except RepositoryNotFoundError as error:
+        raise ConfigError(f"The model hub has no model '{name}'.", "Check its spelling, or log in.") from error
+    except (OfflineModeIsEnabled, HfHubHTTPError, OSError, RuntimeError) as error:
+        raise DataError(
+            f"The weights of {name} are not on this machine and the model hub cannot be reached "
+            f"({type(error).__name__}).",
+            "Download them where there is a network, or use --backbone nano.",
+        ) from error
+    return str(info.sha)
+
+
+def _folder_hash(folder: Path) -> str:
+    files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".txt", ".model"})
+    if not (folder / "config.json").is_file() or not any(path.suffix == ".safetensors" for path in files):
+        raise DataError(
+            f"The backbone folder {folder} lacks config.json or weights in safetensors form.",
+            "Give a folder written by save_pretrained.",
+        )
+    return hash_json([[path.name, hash_file(path)] for path in files])
+
+
+def open_backbone(
+    train: Examples, ctx: RunContext, precision: Literal["auto", "float32", "bfloat16"] = "auto"
+) -> Backbone:
+    """Load the run's backbone on its device; a preset is pretrained on ``train`` first where it is not cached.
+
+    Args:
+        train: the training rows; a preset sees nothing else.
+        precision: of the weights; "auto" is bfloat16 on CUDA (as published) and float32 elsewhere.
+
+    Raises:
+        DataError: the model cannot be loaded.
+    """
+    spec = ctx.backbone
+    if spec is None:
+        raise ConfigError("This method builds on a language model, but the run has no backbone.", "Give --backbone.")
+    preset = PRESETS.get(spec.name)
+    source = str(preset_folder(spec.name, train, ctx)) if preset else spec.name
+    # A hub commit pins the download; for a folder the revision is our own hash of its files.
+    revision = spec.revision if not preset and not os.path.isdir(spec.name) else None
+    dtype = _dtype(precision, ctx.device)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f"The backbone {spec.name} cannot be loaded: {error}.", "Check the folder or the network."
+        ) from error
+    return Backbone(
+        model.to(ctx.device),
+        tokenizer,
+        preset.sft_learning_rate if preset else _HUB_SFT_LEARNING_RATE,
+        preset.rl_learning_rate if preset else _HUB_RL_LEARNING_RATE,
+    )
+
+
+def _dtype(precision: str, device: str) -> torch.dtype:
+    if precision == "auto":
+        return torch.bfloat16 if device.startswith("cuda") else torch.float32
+    return torch.bfloat16 if precision == "bfloat16" else torch.float32

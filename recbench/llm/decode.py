@@ -1,0 +1,154 @@
+"""From queries to ranked items with a title writer, in shards that survive a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from recbench.artifacts.files import atomic_path
+from recbench.contracts.config import StrictModel
+from recbench.contracts.examples import Queries
+from recbench.contracts.hashing import hash_json
+from recbench.contracts.method import RunContext
+from recbench.contracts.rankings import Rankings, concat_rankings
+from recbench.llm.beam import BeamResult, DeviceTrie, beam_search
+from recbench.llm.codec import TitleCodec
+from recbench.llm.trie import build_trie
+from recbench.llm.writer import TitleWriter
+
+_BATCHES_PER_SHARD = 16
+
+
+class DecodingConfig(StrictModel):
+    """How titles are written and turned into a list."""
+
+    mode: Literal["constrained"] = Field("constrained", description="only titles of the catalogue can be written")
+    search: Literal["beam"] = Field("beam", description="how the best titles are looked for")
+    beams: int = Field(10, ge=1, description="beams, and so titles in a list")
+    length_penalty: float = Field(
+        1.0, description="a title of L tokens scores sum(logprob) / L ** this; 1.0: BIGRec flavour, 0.0: D3 flavour"
+    )
+    batch_size: int = Field(16, ge=1, description="queries decoded at once")
+
+
+def rank_titles(
+    writer: TitleWriter, codec: TitleCodec, queries: Queries, config: DecodingConfig, folder: Path, ctx: RunContext
+) -> Rankings:
+    """Return one list per query by constrained beam search.
+
+    A list holds the items of the ``beams`` best titles; items that share a title share its score, so they are tied.
+    Queries of like prompt length are decoded together. Finished shards lie in ``folder`` and are not decoded again.
+
+    Raises:
+        ArtifactError: a shard cannot be written.
+    """
+    prompts = codec.prompts(queries)
+    order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
+    trie = DeviceTrie.of(build_trie(codec.answers.tokens), writer.device)
+    per_shard = _BATCHES_PER_SHARD * config.batch_size
+    shards = [order[start : start + per_shard] for start in range(0, len(order), per_shard)]
+    folder.mkdir(parents=True, exist_ok=True)
+    writer.eval()
+    parts: list[Rankings] = []
+    with ctx.stage("decode"), ctx.progress.bar("decode", len(queries)) as bar:
+        for shard in shards:
+            path = folder / f"{_shard_name(queries, shard, config)}.npz"
+            if path.exists():
+                part = _read_shard(path, queries, shard)
+                bar.advance(len(shard))
+            else:
+                part = _decode_shard(writer, codec, trie, queries, prompts, shard, config, ctx, bar)
+                with atomic_path(path) as temporary, temporary.open("wb") as stream:
+                    np.savez(stream, offsets=part.offsets, items=part.items, scores=part.scores)
+            parts.append(part)
+    return _in_query_order(concat_rankings(parts), queries, codec)
+
+
+def _shard_name(queries: Queries, rows: np.ndarray, config: DecodingConfig) -> str:
+    return hash_json([queries.example_id[rows].tolist(), config.model_dump(mode="json")])
+
+
+def _decode_shard(
+    writer: TitleWriter,
+    codec: TitleCodec,
+    trie: DeviceTrie,
+    queries: Queries,
+    prompts: Sequence[Sequence[int]],
+    shard: np.ndarray,
+    config: DecodingConfig,
+    ctx: RunContext,
+    bar: Any,
+) -> Rankings:
+    parts = []
+    for start in range(0, len(shard), config.batch_size):
+        rows = shard[start : start + config.batch_size]
+        ids, mask = codec.pad_prompts([prompts[row] for row in rows], writer.device)
+        with torch.inference_mode():
+            result = beam_search(writer, writer.read(ids, mask), trie, config.beams, config.length_penalty)
+        batch = queries.take(rows)
+        parts.append(titles_to_items(result, codec, batch, ctx.mask_history))
+        bar.advance(len(rows))
+    return concat_rankings(parts)
+
+
+def titles_to_items(result: BeamResult, codec: TitleCodec, queries: Queries, mask_history: bool) -> Rankings:
+    """Return the items of the written titles; a title that n items share gives n tied places.
+
+    Args:
+        result: beams of B rows.
+        queries: the B queries.
+        mask_history: leave out items of the query's history.
+    """
+    answers = codec.answers
+    sequence = result.sequence.cpu().numpy()
+    row, column = np.nonzero(sequence >= 0)
+    answer = sequence[row, column]
+    count = answers.item_offsets[answer + 1] - answers.item_offsets[answer]
+    starts = np.repeat(answers.item_offsets[answer] - (np.cumsum(count) - count), count)
+    items = answers.items[starts + np.arange(count.sum())]
+    rows = np.repeat(row, count)
+    scores = np.repeat(result.score.double().cpu().numpy()[row, column], count)
+    if mask_history:
+        n_items = len(codec.catalog)
+        owner = np.repeat(np.arange(len(queries)), queries.history_length)
+        kept = ~np.isin(rows * n_items + items, owner * n_items + queries.items)
+        rows, items, scores = rows[kept], items[kept], scores[kept]
+    offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(queries)))]).astype(np.int64)
+    return Rankings(queries.example_id, offsets, items.astype(np.int32), scores)
+
+
+def _read_shard(path: Path, queries: Queries, shard: np.ndarray) -> Rankings:
+    with np.load(path, allow_pickle=False) as stored:
+        return Rankings(queries.example_id[shard], stored["offsets"], stored["items"], stored["scores"])
+
+
+def _in_query_order(shuffled: Rankings, queries: Queries, codec: TitleCodec) -> Rankings:
+    """Put lists back in the order of the queries and add what was written as generations."""
+    position = {int(example): place for place, example in enumerate(shuffled.example_id)}
+    places = np.array([position[int(example)] for example in queries.example_id], dtype=np.int64)
+    lengths = shuffled.lengths[places]
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    source = np.repeat(shuffled.offsets[places] - offsets[:-1], lengths) + np.arange(offsets[-1])
+    items, scores = shuffled.items[source], shuffled.scores[source]
+    return Rankings(
+        queries.example_id, offsets, items, scores, _generations(queries.example_id, offsets, items, scores, codec)
+    )
+
+
+def _generations(
+    example_id: np.ndarray, offsets: np.ndarray, items: np.ndarray, scores: np.ndarray, codec: TitleCodec
+) -> list[dict[str, Any]]:
+    records = []
+    answer = codec.answers.of_item[items]
+    for row, example in enumerate(example_id):
+        written: dict[int, float] = {}
+        for place in range(offsets[row], offsets[row + 1]):
+            written.setdefault(int(answer[place]), float(scores[place]))
+        titles = [codec.catalog.titles[codec.answers.items[codec.answers.item_offsets[a]]] for a in written]
+        records.append({"example_id": int(example), "titles": titles, "scores": list(written.values())})
+    return records
