@@ -1,1 +1,1 @@
-"""recbench compares recommenders honestly: the same rows in, ranked lists of exact items out, everything else computed from them."""
+"""Compare recommenders honestly: the same rows for all, ranked lists on disk, every number computed from them."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Protocol
 
 
@@ -20,14 +20,8 @@ class Bar(Protocol):
 class Progress(Protocol):
     """Something that shows bars."""
 
-    def bar(self, label: str, total: int | None, done: int = 0) -> _BarContext:
+    def bar(self, label: str, total: int | None, done: int = 0) -> AbstractContextManager[Bar]:
         """Return a context manager that shows one bar while it is open."""
-
-
-class _BarContext(Protocol):
-    def __enter__(self) -> Bar: ...
-
-    def __exit__(self, *error: object) -> bool | None: ...
 
 
 class _SilentBar:
