@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.utils.deterministic
 from torch import nn
 
 from baselines.recbole.job import ModelSpec
@@ -33,6 +34,7 @@ def prepare_process() -> None:
         if name not in np.__dict__:
             setattr(np, name, target)
     torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # RecBole's chained assignments work with the pandas that recbench requires; a log full of them helps nobody.
     warnings.simplefilter("ignore", FutureWarning)
 
@@ -125,9 +127,12 @@ def build_model(config: Any, dataset: Any, spec: ModelSpec) -> nn.Module:
     from recbole.model.loss import BPRLoss
     from recbole.utils import get_model
 
+    from baselines.recbole.accelerate import LastPositionSASRec, accelerate
+
+    model_class = LastPositionSASRec if spec.model == "SASRec" else get_model(spec.model)
     config.__dict__["asked_for"] = set()
     try:
-        model = get_model(spec.model)(config, dataset)
+        model = model_class(config, dataset)
     except (NotImplementedError, AssertionError, ValueError, TypeError, RuntimeError, ZeroDivisionError) as error:
         raise ConfigError(
             f"RecBole's {spec.model} cannot be built with loss '{spec.loss}' and these settings: {error}",
@@ -141,6 +146,7 @@ def build_model(config: Any, dataset: Any, spec: ModelSpec) -> nn.Module:
                 "Use --set loss=ce or --set loss=bpr.",
             )
         model.loss_fct = PairwiseBCE()
+    accelerate(model, config["device"])
     return model.to(config["device"])
 
 

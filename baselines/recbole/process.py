@@ -95,10 +95,7 @@ def _environment(device: str) -> dict[str, str]:
 
 
 def _death(status: int, log: Path) -> RecbenchError:
-    if status < 0:
-        how = f"was killed by {signal.Signals(-status).name}"
-    else:
-        how = f"ended with status {status}"
+    how = f"was killed by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
     hint = None
     if status == -signal.SIGKILL:
         hint = "The system kills processes when memory runs out: try a smaller train_batch_size."
