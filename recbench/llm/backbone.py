@@ -16,6 +16,7 @@ from recbench.contracts.examples import Examples
 from recbench.contracts.hashing import hash_file, hash_json
 from recbench.contracts.method import BackboneSpec, RunContext
 from recbench.llm.presets import PRESETS, preset_folder
+from recbench.llm.quiet import no_progress_bars
 
 log = logging.getLogger(__name__)
 
@@ -136,7 +137,8 @@ def open_backbone(
     revision = spec.revision if not preset and not os.path.isdir(spec.name) else None
     dtype = _dtype(precision, ctx.device)
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
+        with no_progress_bars():
+            model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except (OSError, ValueError) as error:
         raise DataError(

@@ -30,6 +30,7 @@ from recbench.contracts.hashing import hash_json
 from recbench.contracts.method import RunContext
 from recbench.contracts.seeding import derive_seed
 from recbench.llm.prompt import PROMPT_VERSION, answer_text, history_text, instruction_text
+from recbench.llm.quiet import no_progress_bars
 from recbench.llm.train import Objective, TrainSettings, isolated_randomness, run_stage
 
 log = logging.getLogger(__name__)
@@ -124,7 +125,8 @@ def _pretrain(name: str, preset: Preset, train: Examples, folder: Path, work: Pa
             work, replace(ctx, seed=_SEED),
         )  # fmt: skip
     with atomic_folder(folder) as temporary:
-        model.save_pretrained(temporary)
+        with no_progress_bars():
+            model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         parameters = sum(p.numel() for p in model.parameters())
         write_json(
@@ -200,5 +202,6 @@ class _NextToken(Objective):
         self.model = model
 
     def forward(self, input_ids: Tensor) -> dict[str, Tensor]:
-        logits = self.model(input_ids=input_ids).logits[:, :-1].float()
+        hidden = self.model.get_decoder()(input_ids=input_ids).last_hidden_state[:, :-1]
+        logits = self.model.get_output_embeddings()(hidden).float()
         return {"loss": nn.functional.cross_entropy(logits.flatten(0, 1), input_ids[:, 1:].flatten())}

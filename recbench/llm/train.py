@@ -28,7 +28,7 @@ from recbench.contracts.config import StrictModel
 from recbench.contracts.errors import ConfigError, TrainingError
 from recbench.contracts.method import RunContext
 from recbench.contracts.progress import Bar
-from recbench.contracts.seeding import derive_seed
+from recbench.contracts.seeding import derive_seed, numpy_rng
 
 _MARKER = "complete"
 _WEIGHTS = "trainable.safetensors"
@@ -132,6 +132,8 @@ def run_stage(
             eval_dataset=_Rows(valid) if valid else None,
             data_collator=collate,
         )
+        # An objective returns its loss whatever its inputs are called.
+        trainer.can_return_loss = True
         total = math.ceil(_steps_per_epoch(trainer) * settings.epochs)
         with ctx.progress.bar(name, total, done=steps_done) as bar:
             # Trainer prints its logs to stdout, which belongs to results.
@@ -188,11 +190,10 @@ def _arguments(
         save_total_limit=2,
         logging_steps=settings.log_steps,
         logging_nan_inf_filter=False,
-        train_sampling_strategy="group_by_length",
         dataloader_drop_last=drop_last,
         dataloader_pin_memory=ctx.device != "cpu",
         remove_unused_columns=False,
-        label_names=["labels"],
+        label_names=[],
         use_cpu=ctx.device == "cpu",
         seed=derive_seed(ctx.seed, "trainer") % 2**31,
         disable_tqdm=True,
@@ -253,8 +254,46 @@ class _Rows(torch.utils.data.Dataset):
         return self.rows[index]
 
 
+class _LengthBuckets(torch.utils.data.Sampler[int]):
+    """A new random order every epoch in which the rows of a batch have like lengths, so that little is padding.
+
+    The order depends on the seed and the epoch alone, so a stage that is resumed inside an epoch goes on with the
+    batches it would have had.
+    """
+
+    _BATCHES_PER_POOL = 50
+
+    def __init__(self, rows: Sequence[Mapping[str, Any]], batch_size: int, seed: int) -> None:
+        self.lengths = np.array([len(row["input_ids"]) for row in rows])
+        self.batch_size = batch_size
+        self.seed = seed
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; the dataloader calls this."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    def __iter__(self) -> Iterator[int]:
+        rng = numpy_rng(self.seed, "order", self.epoch)
+        pool = self.batch_size * self._BATCHES_PER_POOL
+        order = rng.permutation(len(self.lengths))
+        pools = [order[start : start + pool] for start in range(0, len(order), pool)]
+        ordered = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in pools])
+        # Only whole batches change places, so the incomplete one stays last.
+        n_whole = len(ordered) // self.batch_size
+        batches = ordered[: n_whole * self.batch_size].reshape(n_whole, self.batch_size)
+        yield from batches[rng.permutation(n_whole)].ravel().tolist()
+        yield from ordered[n_whole * self.batch_size :].tolist()
+
+
 class _StageTrainer(Trainer):
     """Stores trainable parameters only, as safetensors, and marks a checkpoint once it is whole."""
+
+    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
+        return _LengthBuckets(self.train_dataset.rows, self.args.per_device_train_batch_size, self.args.seed)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         target = Path(output_dir or self.args.output_dir)

@@ -1,0 +1,51 @@
+"""The flat trie holds exactly the sequences it was built from."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from recbench.llm.trie import TokenTrie, build_trie
+
+END = 9
+
+
+def walk(trie: TokenTrie) -> dict[tuple[int, ...], int]:
+    """Return all paths from the root to a leaf, by plain recursion."""
+    found: dict[tuple[int, ...], int] = {}
+
+    def visit(node: int, path: tuple[int, ...]) -> None:
+        if trie.leaf[node] >= 0:
+            found[path] = int(trie.leaf[node])
+        for child in range(trie.first_child[node], trie.first_child[node + 1]):
+            visit(child, (*path, int(trie.token[child])))
+
+    visit(0, ())
+    return found
+
+
+def test_hand_made_trie() -> None:
+    trie = build_trie([(1, 2, END), (1, END), (3, END)])
+    assert walk(trie) == {(1, 2, END): 0, (1, END): 1, (3, END): 2}
+    assert trie.max_length == 3
+    # Root, then 1 and 3, then the children of 1 (2 and END) and of 3 (END), then END below 2.
+    assert trie.token.tolist() == [-1, 1, 3, 2, END, END, END]
+    assert trie.first_child.tolist() == [1, 3, 5, 6, 7, 7, 7, 7]
+
+
+@given(st.sets(st.lists(st.integers(0, 4), min_size=0, max_size=6).map(tuple), min_size=1, max_size=40))
+def test_trie_accepts_exactly_its_sequences(titles: set[tuple[int, ...]]) -> None:
+    sequences = [(*title, END) for title in sorted(titles, key=hash)]
+    trie = build_trie(sequences)
+    assert walk(trie) == {sequence: number for number, sequence in enumerate(sequences)}
+    for node in range(len(trie)):
+        children = trie.token[trie.first_child[node] : trie.first_child[node + 1]]
+        assert (np.diff(children) > 0).all()
+
+
+@pytest.mark.parametrize("sequences", [[], [()], [(1, 2), (1, 2)], [(1, 2), (1,)]])
+def test_bad_sequences_are_refused(sequences: list[tuple[int, ...]]) -> None:
+    with pytest.raises(ValueError, match=r"trie needs|prefix"):
+        build_trie(sequences)

@@ -1,0 +1,67 @@
+"""Reading the prompt once gives what one plain forward pass over everything gives."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM
+
+from recbench.llm.writer import TitleWriter
+
+PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12, 13]]
+ANSWERS = [[20, 21], [22, 23, 24]]
+
+
+@pytest.fixture(scope="module")
+def lm(tiny_llm_folder):
+    return AutoModelForCausalLM.from_pretrained(tiny_llm_folder).eval()
+
+
+def plain_logprobs(lm, prompt: list[int], answer: list[int]) -> torch.Tensor:
+    """One unpadded forward pass over prompt and answer."""
+    logits = lm(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
+    return logits.log_softmax(-1)[torch.arange(len(answer)), torch.tensor(answer)]
+
+
+def pad(rows: list[list[int]], left: bool, extra: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    width = max(map(len, rows)) + extra
+    ids, mask = torch.zeros((len(rows), width), dtype=torch.int64), torch.zeros((len(rows), width), dtype=torch.int64)
+    for i, row in enumerate(rows):
+        where = slice(width - len(row), None) if left else slice(0, len(row))
+        ids[i, where], mask[i, where] = torch.tensor(row), 1
+    return ids, mask
+
+
+@pytest.mark.parametrize("extra", [0, 3])
+def test_answer_logprobs_equal_a_plain_forward_whatever_the_padding(lm, extra: int) -> None:
+    writer = TitleWriter(lm)
+    answer_ids, answer_mask = pad(ANSWERS, left=False, extra=extra)
+    ours = writer.answer_logprobs(writer.read(*pad(PROMPTS, left=True, extra=extra)), answer_ids, answer_mask)
+    for row, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
+        expected = plain_logprobs(lm, prompt, answer)
+        torch.testing.assert_close(ours[row, : len(answer)], expected, atol=1e-5, rtol=1e-4)
+        assert (ours[row, len(answer) :] == 0).all()
+
+
+def test_a_prefix_can_be_used_twice_and_repeated(lm) -> None:
+    writer = TitleWriter(lm)
+    prefix = writer.read(*pad(PROMPTS, left=True))
+    answer_ids, answer_mask = pad(ANSWERS, left=False)
+    first = writer.answer_logprobs(prefix, answer_ids, answer_mask)
+    torch.testing.assert_close(writer.answer_logprobs(prefix, answer_ids, answer_mask), first)
+    repeated = writer.answer_logprobs(
+        prefix.repeat(3), answer_ids.repeat_interleave(3, 0), answer_mask.repeat_interleave(3, 0)
+    )
+    torch.testing.assert_close(repeated, first.repeat_interleave(3, 0), atol=1e-5, rtol=1e-4)
+
+
+def test_gradients_equal_those_of_a_plain_forward(lm) -> None:
+    writer = TitleWriter(lm)
+    answer_ids, answer_mask = pad(ANSWERS, left=False)
+    lm.zero_grad()
+    writer.answer_logprobs(writer.read(*pad(PROMPTS, left=True)), answer_ids, answer_mask).sum().backward()
+    ours = {name: p.grad.clone() for name, p in lm.named_parameters()}
+    lm.zero_grad()
+    sum(plain_logprobs(lm, p, a).sum() for p, a in zip(PROMPTS, ANSWERS, strict=True)).backward()
+    for name, parameter in lm.named_parameters():
+        assert (ours[name] - parameter.grad).norm() <= 1e-4 * parameter.grad.norm() + 1e-7, name
