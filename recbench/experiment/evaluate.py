@@ -1,16 +1,22 @@
-"""The step from stored rankings to metrics.parquet and summary.json, shared by `run` and `evaluate`."""
+"""From rankings to metrics.parquet and summary.json: the last step of a run, and what `evaluate` does again."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from recbench.artifacts.files import atomic_path, read_json, write_json
+from recbench.artifacts.files import atomic_path, write_json
 from recbench.artifacts.paths import RunPaths
+from recbench.artifacts.store import StoredRun
+from recbench.artifacts.train_log import plain
 from recbench.contracts.dataset import Dataset
+from recbench.contracts.errors import ArtifactError, UsageError
+from recbench.contracts.hashing import hash_file
 from recbench.contracts.protocol import Protocol
 from recbench.contracts.rankings import Rankings
 from recbench.contracts.split import Split
+from recbench.data.split import make_split
+from recbench.data.store import load_dataset
 from recbench.evaluation.evaluate import evaluate, summarise
 
 
@@ -39,15 +45,60 @@ def write_evaluation(
         ArtifactError: the rankings do not belong to the test part, or a file cannot be written.
     """
     table = evaluate(rankings, split.test, dataset.catalog, dataset.users, protocol.cutoffs)
-    summary = summarise(table, rankings, dataset.catalog, split.train) | {"method": dict(method_summary)}
+    summary = summarise(table, rankings, dataset.catalog, split.train) | {"method": plain(method_summary)}
     with atomic_path(paths.metrics) as temporary:
         table.to_parquet(temporary, index=False)
     write_json(paths.summary, summary)
     return summary
 
 
-def stored_method_summary(paths: RunPaths) -> dict[str, Any]:
-    """Return what the method once said about itself; empty if the run has no summary yet."""
-    if not paths.summary.exists():
-        return {}
-    return dict(read_json(paths.summary).get("method", {}))
+def reevaluate(run: StoredRun) -> dict[str, Any]:
+    """Rebuild metrics.parquet and summary.json of a complete run from its rankings, and record their new hashes.
+
+    Returns:
+        ``run_id``, ``path``, ``method``, ``dataset``, ``seed``, ``changed`` (whether the summary differs from the one
+        before), and the new summary.
+
+    Raises:
+        UsageError: the run is not complete.
+        ArtifactError: its rankings are damaged, were changed, or were made on another split than the data set now has.
+        DataError: the data set is not there.
+    """
+    manifest, paths = run.manifest, run.paths
+    if manifest.status != "complete":
+        raise UsageError(
+            f"Run {manifest.run_id} is {manifest.status}; only complete runs are evaluated.",
+            "Give its command again to complete it.",
+        )
+    recorded = manifest.files.get(paths.rankings.name)
+    if paths.rankings.is_file() and recorded != hash_file(paths.rankings):
+        raise ArtifactError(
+            f"{paths.rankings} has changed since the run was complete.",
+            "Restore the file, or run the method again with --again.",
+        )
+    dataset = load_dataset(manifest.dataset)
+    split = make_split(dataset, manifest.protocol)
+    for what, then, now in (
+        ("data set", manifest.dataset_fingerprint, dataset.fingerprint),
+        ("split", manifest.split_fingerprint, split.fingerprint),
+    ):
+        if then != now:
+            raise ArtifactError(
+                f"The {what} of '{manifest.dataset}' has the fingerprint {now}; run {manifest.run_id} was made on "
+                f"{then}.",
+                "Prepare the data set as it was then, or run the method again.",
+            )
+    rankings = run.rankings(dataset.catalog)
+    rankings.check(split.test.example_id, len(dataset.catalog))
+    before = run.summary() if paths.summary.exists() else {}
+    summary = write_evaluation(paths, rankings, dataset, split, manifest.protocol, before.get("method", {}))
+    run.update_hashes([paths.metrics, paths.summary])
+    return {
+        "run_id": manifest.run_id,
+        "path": str(paths.folder),
+        "method": manifest.method,
+        "dataset": manifest.dataset,
+        "seed": manifest.seed,
+        "changed": summary != before,
+        **summary,
+    }

@@ -22,8 +22,8 @@ class PairedTest:
 
     Attributes:
         p_permutation: two-sided sign-flip permutation test of the users' summed differences.
-        p_t: two-sided paired t-test over user means; None with fewer than two users.
-        t: its statistic; None where it is not finite or not defined.
+        p_t, t: two-sided paired t-test over user means and its statistic; None where it is not defined (fewer than
+            two users, or all of them differ by the same amount).
         effect: mean of the user means over their standard deviation (Cohen's d_z); None where that is 0.
         wins, ties, losses: users for whom A is better, equal, worse.
     """
@@ -91,28 +91,26 @@ def _extreme(bits: np.ndarray, differences: np.ndarray, threshold: np.ndarray) -
 
 
 def _one_pair(means: np.ndarray, p_permutation: float) -> PairedTest:
-    p_t, t = _paired_t(means)
     spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
+    spread = spread if spread > _NO_DIFFERENCE else 0.0
+    p_t, t = _paired_t(means, spread)
     return PairedTest(
         p_permutation=p_permutation,
         p_t=p_t,
         t=t,
-        effect=float(means.mean()) / spread if spread > _NO_DIFFERENCE else None,
+        effect=float(means.mean()) / spread if spread else None,
         wins=int((means > _NO_DIFFERENCE).sum()),
         ties=int((np.abs(means) <= _NO_DIFFERENCE).sum()),
         losses=int((means < -_NO_DIFFERENCE).sum()),
     )
 
 
-def _paired_t(means: np.ndarray) -> tuple[float | None, float | None]:
-    """Return p and t of the one-sample t-test of user means; (1, 0) if no user differs."""
+def _paired_t(means: np.ndarray, spread: float) -> tuple[float | None, float | None]:
+    """Return p and t of the one-sample t-test of user means: (1, 0) if no user differs, else None without spread."""
     from scipy import stats
 
-    if len(means) < 2:
-        return None, None
-    if np.all(np.abs(means) <= _NO_DIFFERENCE):
-        return 1.0, 0.0
-    with np.errstate(divide="ignore"):
-        result = stats.ttest_1samp(means, 0.0)
-    t = float(result.statistic)
-    return float(result.pvalue), t if math.isfinite(t) else None
+    if not spread:
+        unanimous_tie = len(means) > 1 and bool(np.all(np.abs(means) <= _NO_DIFFERENCE))
+        return (1.0, 0.0) if unanimous_tie else (None, None)
+    result = stats.ttest_1samp(means, 0.0)
+    return float(result.pvalue), float(result.statistic)

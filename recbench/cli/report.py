@@ -1,0 +1,47 @@
+"""`recbench report`: leaderboards and figures of all runs, as a folder to read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from recbench.cli.output import JsonFlag, console, print_json
+
+
+def report(
+    out: Annotated[Path, typer.Option(help="Folder to write: new, empty, or an earlier report.")],
+    runs_dir: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    formats: Annotated[
+        str, typer.Option("--format", help="md (README.md with figures), csv (full precision), or both.")
+    ] = "md,csv",
+    as_json: JsonFlag = False,
+) -> None:
+    """Write leaderboards, comparisons and figures of all complete runs into a folder.
+
+    Runs on the same data, split and protocol share a leaderboard; others never do. Failed and cancelled runs are
+    listed but never averaged.
+
+    Examples:
+
+        recbench report --out reports/today
+
+        recbench report --runs-dir runs --out reports/today --format md
+    """
+    from recbench.experiment.report import make_report
+    from recbench.report.render import parse_formats
+
+    document = make_report(runs_dir, out, parse_formats(formats))
+    if as_json:
+        print_json({"path": str(out), **document})
+        return
+    n_entries = sum(len(group["entries"]) for group in document["groups"])
+    n_groups = len(document["groups"])
+    first = "README.md" if "README.md" in document["files"] else "leaderboard.csv"
+    console().print(
+        f"{n_entries} {'entry' if n_entries == 1 else 'entries'} in {n_groups} "
+        f"{'leaderboard' if n_groups == 1 else 'leaderboards'}, {len(document['unfinished'])} runs not complete.\n"
+        f"Read {out / first}",
+        markup=False,
+    )

@@ -1,0 +1,91 @@
+"""Metrics of several entries on exactly the same examples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from recbench.artifacts.store import StoredRun
+from recbench.contracts.errors import ArtifactError
+from recbench.experiment.entries import Entry
+
+_IDENTITY = ["example_id", "user_id", "target_item_id"]
+
+
+@dataclass(frozen=True)
+class AlignedMetrics:
+    """Metrics of E entries on N examples of U users.
+
+    Attributes:
+        columns: names of the C metric columns.
+        values: float64 (E, N, C), averaged over the seeds of each entry; examples in order of their ids.
+        run_means: one float64 (S, C) per entry, the mean over examples for each of its S runs.
+        user: int (N,), the example's user, 0 to U-1 in order of the external ids.
+        n_users: U.
+    """
+
+    columns: tuple[str, ...]
+    values: np.ndarray
+    run_means: tuple[np.ndarray, ...]
+    user: np.ndarray
+    n_users: int
+
+    def column(self, name: str) -> np.ndarray:
+        """Return float64 (E, N): one metric."""
+        return self.values[:, :, self.columns.index(name)]
+
+
+def align(entries: Sequence[Entry], columns: Sequence[str]) -> AlignedMetrics:
+    """Join the per-example metrics of all runs.
+
+    Raises:
+        ArtifactError: two runs do not have exactly the same examples, users and targets, or a column is missing.
+    """
+    reference_run = entries[0].runs[0]
+    reference = _read(reference_run, columns)
+    values, run_means = [], []
+    for entry in entries:
+        total = np.zeros((len(reference), len(columns)))
+        means = []
+        for run in entry.runs:
+            table = reference if run is reference_run else _read(run, columns)
+            _check_same_examples(run, table, reference_run, reference)
+            numbers = table[list(columns)].to_numpy()
+            total += numbers
+            means.append(numbers.mean(axis=0))
+        values.append(total / len(entry.runs))
+        run_means.append(np.stack(means))
+    names, user = np.unique(reference["user_id"].to_numpy().astype(str), return_inverse=True)
+    return AlignedMetrics(tuple(columns), np.stack(values), tuple(run_means), user, len(names))
+
+
+def _read(run: StoredRun, columns: Sequence[str]) -> pd.DataFrame:
+    table = run.metrics()
+    missing = [name for name in [*_IDENTITY, *columns] if name not in table.columns]
+    if missing or table.empty:
+        what = f"lacks the columns {', '.join(missing)}" if missing else "has no rows"
+        raise ArtifactError(f"{run.paths.metrics} {what}.", f"Rebuild it: recbench evaluate {run.manifest.run_id}.")
+    return table[[*_IDENTITY, *columns]].sort_values("example_id", ignore_index=True)
+
+
+def _check_same_examples(run: StoredRun, table: pd.DataFrame, other: StoredRun, reference: pd.DataFrame) -> None:
+    ids, expected = table["example_id"], reference["example_id"]
+    if not np.array_equal(ids, expected):
+        missing, surplus = np.setdiff1d(expected, ids), np.setdiff1d(ids, expected)
+        found = f"{len(missing)} examples are missing" + (f" (the first is {missing[0]})" if len(missing) else "")
+        raise ArtifactError(
+            f"Run {run.manifest.run_id} does not have the examples of run {other.manifest.run_id}: {found}, "
+            f"{len(surplus)} are surplus.",
+            f"Rebuild its metrics: recbench evaluate {run.manifest.run_id}.",
+        )
+    for name in ("user_id", "target_item_id"):
+        differs = table[name].astype(str).to_numpy() != reference[name].astype(str).to_numpy()
+        if differs.any():
+            raise ArtifactError(
+                f"Runs {run.manifest.run_id} and {other.manifest.run_id} disagree on the {name} of "
+                f"{int(differs.sum())} examples (the first is {expected[int(np.argmax(differs))]}).",
+                "They were measured on different data; rebuild both with recbench evaluate.",
+            )

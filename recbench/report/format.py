@@ -1,0 +1,104 @@
+"""Numbers as text. The only place where results are rounded."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+from recbench.contracts.comparison import VERDICT_TEXT, ComparedPair, Comparison, Interval
+
+MISSING = "–"
+
+
+def metric_text(value: float) -> str:
+    """Return a metric with four places."""
+    return f"{value:.4f}"
+
+
+def interval_text(interval: Interval) -> str:
+    """Return "0.0123 to 0.0456"."""
+    return f"{interval.low:.4f} to {interval.high:.4f}"
+
+
+def signed_interval_text(interval: Interval) -> str:
+    """Return "-0.0123 to +0.0045"."""
+    return f"{interval.low:+.4f} to {interval.high:+.4f}"
+
+
+def p_text(p: float | None) -> str:
+    """Return a p-value with three places, or "<0.001"."""
+    if p is None:
+        return MISSING
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def effect_text(effect: float | None) -> str:
+    """Return an effect size with two places and its sign."""
+    return MISSING if effect is None else f"{effect:+.2f}"
+
+
+def share_text(share: float) -> str:
+    """Return a share as a percentage."""
+    return f"{100 * share:.1f}%"
+
+
+def seconds_text(seconds: float | None) -> str:
+    """Return a duration in the unit that suits it: "0.42 s", "12 s", "3 min 20 s", "2 h 05 min"."""
+    if seconds is None:
+        return MISSING
+    if seconds < 10:
+        return f"{seconds:.2f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def pair_table(comparison: Comparison, brief: bool = False) -> tuple[list[str], list[list[str]]]:
+    """Return header and rows of the table of pairs; the brief one, for terminals, leaves out the raw p-values."""
+    columns: dict[str, Callable[[ComparedPair], str]] = {
+        "A": lambda pair: pair.a,
+        "B": lambda pair: pair.b,
+        "A − B": lambda pair: f"{pair.difference:+.4f}",
+        f"{comparison.level:.0%} interval": lambda pair: signed_interval_text(pair.interval),
+        "p (Holm)": lambda pair: p_text(pair.p_adjusted),
+    }
+    if not brief:
+        columns["p"] = lambda pair: p_text(pair.p_permutation)
+        columns["p (t-test)"] = lambda pair: p_text(pair.p_t)
+    columns["effect d"] = lambda pair: effect_text(pair.effect)
+    columns["users better / equal / worse"] = lambda pair: f"{pair.wins} / {pair.ties} / {pair.losses}"
+    columns["A is"] = lambda pair: VERDICT_TEXT[pair.verdict]
+    return list(columns), [[text(pair) for text in columns.values()] for pair in comparison.pairs]
+
+
+def pair_explanation(comparison: Comparison, brief: bool = False) -> str:
+    """Return, in words, what the numbers of :func:`pair_table` mean."""
+    n = len(comparison.pairs)
+    family = f"these {n} comparisons" if n > 1 else "this one comparison"
+    t_test = " p (t-test): paired t-test over user means, not adjusted." if not brief else ""
+    return (
+        f"{comparison.metric} by {comparison.truth}; {comparison.n_examples:,} examples of {comparison.n_users:,} "
+        f"users; the user is the unit. Intervals: bootstrap over users ({comparison.n_resamples:,} resamples). "
+        f"p: two-sided sign-flip permutation test over users ({comparison.n_flips:,} flips); p (Holm): adjusted over "
+        f"{family}; a verdict needs p (Holm) < {comparison.alpha:g}.{t_test} Effect d: mean of the user means over "
+        "their standard deviation. Intervals and tests do not cover the variation between seeds."
+    )
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
+    """Return a Markdown table; the first ``left`` columns are aligned left, the others right."""
+    alignment = [":--" if column < left else "--:" for column in range(len(header))]
+    return "\n".join(f"| {' | '.join(map(_cell, cells))} |" for cells in [header, alignment, *rows])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def slug(text: str) -> str:
+    """Return a text as part of a file name: letters, digits, dots, dashes and underscores only."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.") or "group"
