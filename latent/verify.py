@@ -212,7 +212,7 @@ def _off_policy(golden: GoldenSet, groups: list[_Rollout], advantages: Tensor) -
     shifted.lm.requires_grad_(False)
     with torch.no_grad():
         for name, parameter in shifted.attention.named_parameters():
-            parameter += golden[f"rl.offpolicy.delta.attention.{name}"]
+            parameter.add_(golden[f"rl.offpolicy.delta.attention.{name}"])
     for index, group in enumerate(groups):
         yield from _policy_checks(
             shifted,
