@@ -27,14 +27,16 @@ NEGATIVE, LABEL = "neg_item_id", "label"
 _DATA = "rows"
 
 
-def prepare_process() -> None:
-    """Give numpy the names back that RecBole uses, and make torch repeatable."""
+def prepare_process(device: str) -> None:
+    """Give numpy the names back that RecBole uses, and make torch repeatable on a GPU (on the CPU it is)."""
     aliases = {"float_": np.float64, "complex_": np.complex128, "unicode_": np.str_}
     for name, target in aliases.items():
         if name not in np.__dict__:
             setattr(np, name, target)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    if device != "cpu":
+        # Not on the CPU: the call imports torch's compiler, which takes seconds.
+        torch.use_deterministic_algorithms(True, warn_only=True)
+        torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # RecBole's chained assignments work with the pandas that recbench requires; a log full of them helps nobody.
     warnings.simplefilter("ignore", FutureWarning)
 

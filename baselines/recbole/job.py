@@ -26,7 +26,6 @@ VOCABULARY = "vocabulary.safetensors"
 RANKINGS = "rankings.safetensors"
 OUTCOME = "outcome.json"
 CHECKPOINT = "checkpoint.safetensors"
-LOG = "worker.log"
 
 
 class ModelSpec(StrictModel):

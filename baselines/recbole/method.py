@@ -29,7 +29,7 @@ from baselines.recbole.job import (
     write_job,
     write_queries,
 )
-from baselines.recbole.process import run_worker
+from baselines.recbole.process import Worker
 from recbench.artifacts.files import read_json, write_json
 from recbench.contracts.errors import TrainingError, UsageError
 from recbench.contracts.examples import Examples, Queries
@@ -63,6 +63,7 @@ class SequentialMethod(Method):
     def __init__(self, config: MethodConfig) -> None:
         super().__init__(config)
         self._fitted: _Fitted | None = None
+        self._worker: Worker | None = None
 
     def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
         """Train in a worker process, going on from the checkpoint in ``ctx.work_dir`` if it is of the same job."""
@@ -96,7 +97,7 @@ class SequentialMethod(Method):
                 bar.note(f"loss {event['loss']:.4f}{value}")
                 bar.advance()
 
-            run_worker(folder, ctx.device, on_event)
+            self._worker_for(ctx).run(folder, on_event)
         self._fitted = _Fitted(
             read_arrays(folder / WEIGHTS),
             read_arrays(folder / VOCABULARY),
@@ -117,7 +118,7 @@ class SequentialMethod(Method):
             write_queries(folder / QUERIES, queries)
             write_job(folder, job)
             with ctx.progress.bar(f"{self.model} lists", total=len(queries)) as bar:
-                run_worker(folder, ctx.device, lambda event: bar.advance(event["queries"]))
+                self._worker_for(ctx).run(folder, lambda event: bar.advance(event["queries"]))
             answer = read_arrays(folder / RANKINGS)
         return Rankings(answer["example_id"], answer["offsets"], answer["items"], answer["scores"])
 
@@ -145,6 +146,11 @@ class SequentialMethod(Method):
         outcome["valid/NDCG@10"] = outcome.pop("best_value")
         outcome["epochs"] = outcome.pop("epoch")
         return outcome
+
+    def _worker_for(self, ctx: RunContext) -> Worker:
+        if self._worker is None or self._worker.device != ctx.device:
+            self._worker = Worker(ctx.device, ctx.work_dir / "recbole" / "worker.log")
+        return self._worker
 
     def _require_fitted(self) -> _Fitted:
         if self._fitted is None:

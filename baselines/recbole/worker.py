@@ -1,7 +1,8 @@
-"""The worker process: ``python -m baselines.recbole.worker JOB_FOLDER``. The only place that imports RecBole.
+"""The worker process (``python -m baselines.recbole.worker``). The only place that imports RecBole.
 
-It writes one JSON object per line to the standard output it was started with; everything that RecBole prints goes to
-standard error. It ends when its standard input closes, that is, when the process that started it is gone.
+It reads job folders from standard input, one per line, and writes events as JSON lines to standard output; everything
+that RecBole prints goes to standard error. When standard input closes, the process that started it is gone, and it
+ends at once, also in the middle of a job.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ import sys
 import threading
 import traceback
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 from recbench.contracts.errors import MissingExtraError, RecbenchError, TrainingError
 
 
-def main(folder: Path) -> int:
-    """Run the job in ``folder``; return the exit status."""
+def main() -> None:
+    """Run jobs until standard input closes, or one fails in a way that nobody foresaw."""
     events = _take_stdout()
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    jobs: SimpleQueue[Path] = SimpleQueue()
+    threading.Thread(target=_read_jobs, args=(jobs,), daemon=True).start()
     # RecBole reads its configuration from the command line too.
     sys.argv = sys.argv[:1]
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
@@ -31,24 +34,28 @@ def main(folder: Path) -> int:
         events.write(json.dumps({"event": event, **values}) + "\n")
         events.flush()
 
-    try:
-        _run(folder, emit)
-    except Exception as error:
-        traceback.print_exc()
-        known = _as_known(error)
-        if known is None:
-            return 1
-        emit("error", type=type(known).__name__, message=known.message, hint=known.hint)
-        return 0
-    return 0
+    while True:
+        folder = jobs.get()
+        try:
+            _run(folder, emit)
+        except Exception as error:
+            traceback.print_exc()
+            known = _as_known(error)
+            if known is None:
+                _leave(1)
+            else:
+                emit("error", type=type(known).__name__, message=known.message, hint=known.hint)
+        else:
+            emit("done")
 
 
 def _run(folder: Path, emit: Any) -> None:
     from baselines.recbole import isolate, ranking, training
     from baselines.recbole.job import FitJob, read_job
 
-    isolate.prepare_process()
+    os.chdir(folder)
     job = read_job(folder)
+    isolate.prepare_process(job.device)
     if isinstance(job, FitJob):
         training.fit(folder, job, emit)
     else:
@@ -62,11 +69,16 @@ def _take_stdout() -> io.TextIOWrapper:
     return events
 
 
-def _end_with_parent() -> None:
-    # Unbuffered: Python's own reader holds a lock that an orderly exit would wait for.
-    while os.read(0, 1):
-        pass
-    os._exit(1)
+def _read_jobs(jobs: SimpleQueue[Path]) -> None:
+    for line in sys.stdin:
+        jobs.put(Path(line.rstrip("\n")))
+    _leave(0)
+
+
+def _leave(status: int) -> None:
+    """End now: an orderly exit would wait for the other thread."""
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def _as_known(error: Exception) -> RecbenchError | None:
@@ -80,9 +92,9 @@ def _as_known(error: Exception) -> RecbenchError | None:
     if isinstance(error, ModuleNotFoundError):
         return MissingExtraError(f"RecBole needs the package '{error.name}', which is not installed.", INSTALL_HINT)
     if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return TrainingError("Memory ran out while RecBole was training.", "Try a smaller train_batch_size.")
+        return TrainingError("Memory ran out in RecBole's worker process.", "Try a smaller train_batch_size.")
     return None
 
 
 if __name__ == "__main__":
-    sys.exit(main(Path(sys.argv[1])))
+    main()
