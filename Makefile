@@ -1,13 +1,35 @@
+# Two commands do everything: `make demo` and `make test`. Both set up .venv first.
 PYTHON ?= python3
-VENV := .venv
-BIN := $(VENV)/bin
-STAMP := $(VENV)/.installed
+BIN := .venv/bin
+INSTALLED := .venv/.installed
+DEMO := demo
+RUN := $(BIN)/recbench run --dataset ml-100k --limit-test 2000 --runs-dir $(DEMO)/runs
 
 .PHONY: demo test lint clean
 
-$(STAMP): pyproject.toml
-	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
+$(INSTALLED): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	# The CPU build first: a range would fetch gigabytes of CUDA packages. Where torch is there already it stays.
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet -e '.[recbole,dev]'
-	@touch $@
+	touch $@
+
+demo: $(INSTALLED)
+	$(RUN) --method popularity
+	$(RUN) --method sasrec --config benchmarks/methods/sasrec/laptop.yaml
+	$(RUN) --method bigrec --backbone nano --config benchmarks/methods/bigrec/laptop.yaml
+	$(RUN) --method latentr3 --backbone nano --config benchmarks/methods/latentr3/laptop.yaml
+	$(BIN)/recbench compare popularity sasrec bigrec latentr3 --baseline bigrec --dataset ml-100k --runs-dir $(DEMO)/runs
+	$(BIN)/recbench report --runs-dir $(DEMO)/runs --out $(DEMO)/report
+	@echo "The report is in $(DEMO)/report: open README.md there, and the figures beside it."
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: lint
+	$(BIN)/python -m pytest -n 2
+
+clean:
+	rm -rf .venv $(DEMO)
