@@ -79,6 +79,11 @@ class RunPaths:
         return self.folder / "generations.jsonl"
 
     @property
+    def lock(self) -> Path:
+        """Held by the process that works on the run."""
+        return self.folder / ".lock"
+
+    @property
     def work(self) -> Path:
         """Scratch folder with checkpoints; gone when the run is complete."""
         return self.folder / "work"

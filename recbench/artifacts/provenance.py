@@ -12,8 +12,6 @@ from typing import Any
 
 import psutil
 
-import recbench
-
 
 def collect_provenance(command: Sequence[str], packages: Mapping[str, str], device: str) -> dict[str, Any]:
     """Return plain facts about this process and machine.
@@ -26,7 +24,7 @@ def collect_provenance(command: Sequence[str], packages: Mapping[str, str], devi
     return {
         "command": list(command),
         "recbench": version("recbench"),
-        "git": git_state(Path(recbench.__file__).parent),
+        "git": git_state(Path(__file__)),
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpu": cpu_name(),
@@ -37,12 +35,13 @@ def collect_provenance(command: Sequence[str], packages: Mapping[str, str], devi
     }
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Return ``commit`` and ``dirty`` of the checkout that tracks ``folder``, or None where git tracks it not."""
+def git_state(file: Path) -> dict[str, Any] | None:
+    """Return ``commit`` and ``dirty`` of the checkout that tracks ``file``, or None where none does."""
+    folder = file.parent
     try:
-        if not _git(folder, "ls-files", "__init__.py"):
+        if not _git(folder, "ls-files", file.name):
             return None  # installed inside somebody else's repository, say
-        return {"commit": _git(folder, "rev-parse", "HEAD"), "dirty": bool(_git(folder, "status", "--porcelain", "."))}
+        return {"commit": _git(folder, "rev-parse", "HEAD"), "dirty": bool(_git(folder, "status", "--porcelain"))}
     except (OSError, subprocess.SubprocessError):
         return None  # no git, or no repository
 

@@ -119,6 +119,12 @@ class StoredRun:
         return StoredRun(self.paths, manifest)
 
 
+def hash_run_files(paths: RunPaths) -> dict[str, str]:
+    """Return the SHA-256 of every file of a run by name, but for its manifest, which holds them."""
+    files = sorted(file for file in paths.folder.iterdir() if file.is_file() and not file.name.startswith("."))
+    return {file.name: hash_file(file) for file in files if file != paths.manifest}
+
+
 @dataclass(frozen=True)
 class DamagedRun:
     """A folder that holds a manifest which cannot be read.

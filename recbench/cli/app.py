@@ -13,7 +13,11 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from recbench.cli.compare import compare
+from recbench.cli.evaluate import evaluate
 from recbench.cli.output import configure_logging, print_json, stderr_console
+from recbench.cli.report import report
+from recbench.cli.run import run
 from recbench.contracts.errors import ArtifactError, RecbenchError
 
 EXIT_BUG = 1
@@ -22,6 +26,7 @@ EXIT_INTERRUPTED = 130
 # typer raises its own copy of click's errors, or click's, depending on its version; this is their base class.
 _CommandLineError: type[Exception] = typer.BadParameter.__mro__[2]
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_PERMISSION = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 EPILOG = """
 Start here: recbench run --method popularity --dataset ml-100k
@@ -38,6 +43,9 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
+
+for command in (run, evaluate, compare, report):
+    app.command(command.__name__)(command)
 
 
 def _print_version(wanted: bool) -> None:
@@ -103,11 +111,8 @@ def _failed(error: Exception, as_json: bool) -> int:
         else:
             problem.show()
         return int(problem.exit_code)
-    if not isinstance(error, RecbenchError) and _is_full_disk(error):
-        error = ArtifactError(
-            f"There is no space left to write: {error}.",
-            "Free some space or choose another place (--runs-dir, RECBENCH_HOME), then give the same command again.",
-        )
+    if not isinstance(error, RecbenchError):
+        error = _as_artifact_error(error) or error
     if isinstance(error, RecbenchError):
         _show(error.message, error.hint, kind, error.exit_code, as_json)
         return error.exit_code
@@ -126,6 +131,18 @@ def _show(message: str, hint: str | None, kind: str, exit_code: int, as_json: bo
         console.print(hint, markup=False)
     if as_json:
         print_json({"error": {"type": kind, "message": message, "hint": hint, "exit_code": exit_code}})
+
+
+def _as_artifact_error(error: Exception) -> ArtifactError | None:
+    """Return the error that the user can mend behind one of the operating system's, if it is of that kind."""
+    if _is_full_disk(error):
+        return ArtifactError(
+            f"There is no space left to write: {error}.",
+            "Free some space or choose another place (--runs-dir, RECBENCH_HOME), then give the same command again.",
+        )
+    if isinstance(error, OSError) and error.errno in _NO_PERMISSION:
+        return ArtifactError(f"No permission: {error}.", "Mend the permissions or choose another place.")
+    return None
 
 
 def _is_full_disk(error: BaseException | None) -> bool:

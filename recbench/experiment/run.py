@@ -1,0 +1,328 @@
+"""One plan -> one run folder, in steps that a crash can fall between: fit, rank, evaluate, complete."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from recbench.artifacts.files import atomic_folder, cannot_write, read_json, write_json, write_text
+from recbench.artifacts.lock import exclusive
+from recbench.artifacts.manifest import RunManifest, Status
+from recbench.artifacts.paths import RunPaths, home
+from recbench.artifacts.provenance import collect_provenance
+from recbench.artifacts.store import StoredRun, hash_run_files
+from recbench.artifacts.tables import read_rankings, write_generations, write_rankings
+from recbench.artifacts.train_log import TrainLog, open_train_log, plain
+from recbench.contracts.errors import ArtifactError, RecbenchError
+from recbench.contracts.method import Method, RunContext
+from recbench.contracts.progress import Progress, SilentProgress
+from recbench.contracts.rankings import Rankings
+from recbench.experiment.evaluate import write_evaluation
+from recbench.experiment.plan import RunPlan
+from recbench.experiment.resources import peak_memory_bytes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What became of a plan.
+
+    Attributes:
+        run: the complete run.
+        fresh: whether this call completed it (False: it already was complete).
+    """
+
+    run: StoredRun
+    fresh: bool
+
+
+def run_plan(
+    plan: RunPlan,
+    runs_dir: Path,
+    *,
+    again: bool = False,
+    command: Sequence[str] = (),
+    progress: Progress | None = None,
+) -> RunResult:
+    """Complete one run, going on where an interrupted attempt stopped; a complete one is only returned.
+
+    Args:
+        plan: what to run.
+        runs_dir: folder of all runs.
+        again: make one more run even if a complete one exists.
+        command: the command line, for the manifest.
+        progress: shows bars; None shows none.
+
+    Raises:
+        ArtifactError: another process works on the same run, or the complete run was changed, or nothing can be
+            written.
+        RecbenchError: whatever the method raises; the run is then marked as failed and can be resumed.
+    """
+    paths = _choose_folder(plan, runs_dir, again)
+    done = _completed(paths)
+    if done:
+        return RunResult(done, fresh=False)
+    try:
+        paths.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(paths.folder, error) from error
+    with exclusive(paths.lock):
+        done = _completed(paths)  # by a process that held the lock until now
+        if done:
+            return RunResult(done, fresh=False)
+        return RunResult(_attempt(plan, paths, command, progress or SilentProgress()), fresh=True)
+
+
+def _choose_folder(plan: RunPlan, runs_dir: Path, again: bool) -> RunPaths:
+    """Return the folder of the run; with ``again`` the first one, numbered from 2, that is not complete."""
+    run_id = plan.run_id
+    number = 1
+    while True:
+        name = run_id if number == 1 else f"{run_id}-{number}"
+        paths = RunPaths.of(runs_dir, plan.dataset.name, plan.asked.method, name)
+        if not again or not _is_complete(paths):
+            return paths
+        number += 1
+
+
+def _is_complete(paths: RunPaths) -> bool:
+    return paths.manifest.exists() and RunManifest.read(paths.manifest).status == "complete"
+
+
+def _completed(paths: RunPaths) -> StoredRun | None:
+    """Return the run if it is complete and nobody changed it."""
+    if not _is_complete(paths):
+        return None
+    run = StoredRun.open(paths.folder)
+    problems = run.verify()
+    if problems:
+        raise ArtifactError(
+            f"The complete run {run.run_id} in {paths.folder} was changed: {'; '.join(problems)}.",
+            "Restore its files, delete the folder, or make another run with --again.",
+        )
+    # A kill between the last two steps of a run leaves its scratch folder.
+    shutil.rmtree(paths.work, ignore_errors=True)
+    return run
+
+
+def _attempt(plan: RunPlan, paths: RunPaths, command: Sequence[str], progress: Progress) -> StoredRun:
+    _remove_leftovers(paths)
+    attempt = _Attempt(plan, paths, _first_manifest(plan, paths, command))
+    try:
+        with _log_file(paths.log), open_train_log(paths.train_log) as train_log:
+            attempt.start()
+            attempt.work(_context(plan, paths, progress, train_log))
+        return attempt.complete()
+    except KeyboardInterrupt:
+        attempt.stop("cancelled", "cancelled by the user")
+        raise
+    except Exception as error:
+        attempt.stop("failed", str(error) if isinstance(error, RecbenchError) else f"{type(error).__name__}: {error}")
+        error.run_folder = paths.folder  # type: ignore[attr-defined]  # shown by the command line for bugs
+        raise
+
+
+@dataclass
+class _Attempt:
+    """One attempt at a run: holds the manifest as it changes on disk."""
+
+    plan: RunPlan
+    paths: RunPaths
+    manifest: RunManifest
+    start_s: float = field(default_factory=time.perf_counter)
+    earlier_s: dict[str, float] = field(default_factory=dict)
+
+    def update(self, **changes: Any) -> None:
+        self.manifest = self.manifest.model_copy(update=changes)
+        self.manifest.write(self.paths.manifest)
+
+    def start(self) -> None:
+        self.earlier_s = dict(self.manifest.timings_s)
+        _method_work(self.paths).mkdir(parents=True, exist_ok=True)
+        write_text(self.paths.config, yaml.safe_dump(self.plan.resolved, sort_keys=False, allow_unicode=True))
+        self.update(status="running", error=None)
+        log.info(
+            "Run %s: %s on %s, seed %d, on %s%s.",
+            self.manifest.run_id,
+            self.manifest.method,
+            self.manifest.dataset,
+            self.manifest.seed,
+            self.manifest.device,
+            f", attempt {self.manifest.attempts}" if self.manifest.attempts > 1 else "",
+        )
+        log.info("Folder: %s", self.paths.folder)
+
+    def work(self, ctx: RunContext) -> None:
+        """Fit, rank and evaluate, each step only if no earlier attempt finished it."""
+        plan, paths = self.plan, self.paths
+        ctx.timings_s["prepare"] = plan.prepare_s
+        if not paths.rankings.exists():
+            method = self._fitted(ctx)
+            self._rank(method, ctx)
+        rankings = read_rankings(paths.rankings, plan.dataset.catalog)
+        with ctx.stage("evaluate"):
+            summary = read_json(_method_summary(paths))
+            write_evaluation(paths, rankings, plan.dataset, plan.split, plan.protocol, summary)
+        self._save_timings(ctx)
+        log.info("Everything is written.")
+
+    def _fitted(self, ctx: RunContext) -> Method:
+        method, folder = self.plan.method, _model_folder(self.paths)
+        if folder.is_dir():
+            log.info("An earlier attempt has fitted the method: it is loaded.")
+            return type(method).load(folder, method.config, ctx)
+        with ctx.stage("fit"):
+            method.fit(self.plan.split.train, self.plan.split.valid, ctx)
+        with atomic_folder(folder) as temporary:
+            method.save(temporary)
+        self._save_timings(ctx)
+        return method
+
+    def _rank(self, method: Method, ctx: RunContext) -> None:
+        queries = self.plan.split.test.queries()
+        catalog = self.plan.dataset.catalog
+        with ctx.stage("rank"):
+            rankings: Rankings = method.rank(queries, self.plan.protocol.depth, ctx)
+        rankings.check(queries.example_id, len(catalog))
+        write_json(_method_summary(self.paths), plain(method.summary()))
+        if rankings.generations is not None:
+            write_generations(self.paths.generations, rankings.generations)
+        # Last, because an attempt that finds it takes everything before it as done.
+        write_rankings(self.paths.rankings, rankings, catalog)
+        self._save_timings(ctx)
+
+    def _save_timings(self, ctx: RunContext) -> None:
+        """Keep times and memory of all attempts: stages that several of them worked on add up."""
+        timings = {
+            name: self.earlier_s.get(name, 0.0) + ctx.timings_s.get(name, 0.0)
+            for name in [*self.earlier_s, *(name for name in ctx.timings_s if name not in self.earlier_s)]
+        }
+        timings["total"] = self.earlier_s.get("total", 0.0) + time.perf_counter() - self.start_s + self.plan.prepare_s
+        peak = peak_memory_bytes(self.plan.device)
+        before = self.manifest.peak_memory_bytes
+        self.update(
+            timings_s=timings,
+            peak_memory_bytes={name: max(size, before.get(name, 0)) for name, size in peak.items()},
+        )
+
+    def complete(self) -> StoredRun:
+        """Mark the run as complete: from here on its files never change. Only then the scratch folder goes."""
+        self.update(status="complete", finished=_now(), files=hash_run_files(self.paths))
+        # What cannot be deleted now goes when the run is next asked for.
+        shutil.rmtree(self.paths.work, ignore_errors=True)
+        return StoredRun(self.paths, self.manifest)
+
+    def stop(self, status: Status, reason: str) -> None:
+        """Mark the run as failed or cancelled, if there is still room to write that; a complete one stays complete."""
+        if self.manifest.status == "complete":
+            return
+        try:
+            self.update(status=status, error=reason)
+        except ArtifactError as error:
+            log.warning("The run in %s could not be marked as %s: %s", self.paths.folder, status, error.message)
+
+
+def _first_manifest(plan: RunPlan, paths: RunPaths, command: Sequence[str]) -> RunManifest:
+    """Return the manifest this attempt starts from: an earlier attempt's times and count, the present surroundings."""
+    earlier = RunManifest.read(paths.manifest) if paths.manifest.exists() else None
+    return RunManifest(
+        run_id=paths.folder.name,
+        status="pending",
+        method=plan.asked.method,
+        dataset=plan.dataset.name,
+        backbone=plan.backbone,
+        seed=plan.asked.seed,
+        config=plan.method_config,
+        protocol=plan.protocol,
+        protocol_hash=plan.protocol.hash,
+        dataset_fingerprint=plan.dataset.fingerprint,
+        split_fingerprint=plan.split.fingerprint,
+        split_facts=plain(plan.split.facts),
+        notes=plan.notes,
+        limited=plan.protocol.limited,
+        device=plan.device,
+        attempts=earlier.attempts + 1 if earlier else 1,
+        created=earlier.created if earlier else _now(),
+        timings_s=earlier.timings_s if earlier else {},
+        peak_memory_bytes=earlier.peak_memory_bytes if earlier else {},
+        provenance=collect_provenance(command, plan.packages, plan.device),
+    )
+
+
+def _context(plan: RunPlan, paths: RunPaths, progress: Progress, train_log: TrainLog) -> RunContext:
+    return RunContext(
+        catalog=plan.dataset.catalog,
+        seed=plan.asked.seed,
+        device=plan.device,
+        work_dir=_method_work(paths),
+        cache_dir=home(),
+        backbone=plan.backbone,
+        mask_history=plan.protocol.mask_history,
+        log=train_log.write,
+        progress=progress,
+    )
+
+
+def _method_work(paths: RunPaths) -> Path:
+    # A folder of the method's own, so that no name it chooses can be mistaken for the runner's.
+    return paths.work / "method"
+
+
+def _model_folder(paths: RunPaths) -> Path:
+    return paths.work / "model"
+
+
+def _method_summary(paths: RunPaths) -> Path:
+    return paths.work / "method_summary.json"
+
+
+def _remove_leftovers(paths: RunPaths) -> None:
+    """Remove temporary files that a killed attempt was writing."""
+    for leftover in paths.folder.glob(".*.tmp"):
+        leftover.unlink()
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+class _LogFile(logging.FileHandler):
+    """A log that cannot be written stops the run: it would end without the record of how it came about."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Let the error through."""
+        raise  # logging calls this while it handles the error
+
+
+@contextmanager
+def _log_file(path: Path) -> Iterator[None]:
+    """Write everything down to DEBUG into a file while the block runs, Python's warnings included."""
+    handler = _LogFile(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    levels = {name: logging.getLogger(name).level for name in ("", "recbench", "baselines", "latent")}
+    for name in levels:
+        logging.getLogger(name).setLevel(logging.DEBUG if name else min(root.level, logging.INFO))
+    root.addHandler(handler)
+    logging.captureWarnings(True)
+    try:
+        yield
+    except BaseException:
+        log.debug("The attempt ended with an error.", exc_info=True)
+        raise
+    finally:
+        logging.captureWarnings(False)
+        root.removeHandler(handler)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
+        handler.close()
