@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 
@@ -113,14 +113,14 @@ class Examples(Queries):
                 if current:
                     sequences.append(np.asarray(current, dtype=np.int32))
                 current, last_user = [], self.user[row]
-            current.extend(history[_overlap(current, history) :])
+            current.extend(history[overlap(current, history) :])
             current.append(int(self.target[row]))
         if current:
             sequences.append(np.asarray(current, dtype=np.int32))
         return sequences
 
 
-def _overlap(sequence: list[int], history: list[int]) -> int:
+def overlap(sequence: list[Any], history: list[Any]) -> int:
     """Return how many leading items of ``history`` the end of ``sequence`` already holds."""
     for length in range(min(len(sequence), len(history)), 0, -1):
         if sequence[-length:] == history[:length]:

@@ -1,0 +1,80 @@
+"""Importing anybody's data: which format it is, what lies beside it, and the reader for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from recbench.artifacts.files import read_json
+from recbench.contracts.dataset import Dataset
+from recbench.contracts.errors import DataError, UsageError
+from recbench.data.build import Remarks
+from recbench.data.sources.d3_csv import find_d3_files, import_d3_csv
+from recbench.data.sources.options import ImportOptions
+from recbench.data.sources.recbole_atomic import import_recbole
+from recbench.data.sources.table import import_table
+from recbench.data.store import BUILT_IN
+from recbench.data.tables import table_suffix
+
+Format = Literal["table", "recbole", "d3-csv"]
+
+#: File that an export writes beside its tables, with what they cannot hold: noun and notes.
+ABOUT = "about.json"
+
+_READERS: dict[Format, Callable[[Sequence[Path], ImportOptions, Remarks], Dataset]] = {
+    "table": import_table,
+    "recbole": import_recbole,
+    "d3-csv": import_d3_csv,
+}
+
+
+def import_dataset(paths: Sequence[Path], options: ImportOptions, file_format: Format | None = None) -> Dataset:
+    """Read a data set from a user's files. Nothing is written.
+
+    Args:
+        paths: one folder, or the files themselves.
+        options: settings; what is left open is guessed and said.
+        file_format: how the files are laid out; None: guessed from their names and said.
+
+    Raises:
+        DataError: a file is missing or wrong.
+        UsageError: the name belongs to a built-in data set.
+    """
+    if options.name in BUILT_IN:
+        raise UsageError(
+            f"'{options.name}' is the name of a built-in data set.",
+            f"Choose another --name, or prepare it: recbench datasets prepare {options.name} --from-dir DIR",
+        )
+    for path in paths:
+        if not path.exists():
+            raise DataError(f"{path} does not exist.", "Check the path.")
+    remarks = Remarks()
+    if file_format is None:
+        file_format = guess_format(paths)
+        remarks.say(f"format '{file_format}' guessed from the files (--format)")
+    return _READERS[file_format](paths, _with_about(paths, options, remarks), remarks)
+
+
+def guess_format(paths: Sequence[Path]) -> Format:
+    """Return the format that the names of the files suggest: RecBole's, that of D3/R3, else plain tables."""
+    files = [file for path in paths for file in (path.iterdir() if path.is_dir() else [path])]
+    if any(table_suffix(file) == ".inter" for file in files):
+        return "recbole"
+    try:
+        find_d3_files(paths)
+    except DataError:
+        return "table"
+    return "d3-csv"
+
+
+def _with_about(paths: Sequence[Path], options: ImportOptions, remarks: Remarks) -> ImportOptions:
+    """Take over noun and notes that an export left beside its files."""
+    for path in paths:
+        about_file = (path if path.is_dir() else path.parent) / ABOUT
+        if about_file.is_file():
+            about = read_json(about_file)
+            remarks.notes.extend(note for note in about.get("notes", ()) if note not in remarks.notes)
+            options = replace(options, noun=options.noun or about.get("noun"))
+    return options
