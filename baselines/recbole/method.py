@@ -223,4 +223,5 @@ def sequential_model(name: str) -> type[SequentialMethod]:
     model = check_model(name)
     config_class: type[TrainingConfig] = family_config(model)
     description = f"{model}, a sequential model of RecBole, with RecBole's own settings and loss."
-    return type(model, (SequentialMethod,), {"model": model, "config_class": config_class, "__doc__": description})
+    members = {"model": model, "config_class": config_class, "__doc__": description, "__module__": __name__}
+    return type(model, (SequentialMethod,), members)

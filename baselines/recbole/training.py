@@ -176,7 +176,7 @@ def _train_epoch(model: Any, optimizer: torch.optim.Optimizer, batches: _Batches
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        total += loss.detach()
+        total += loss.detach().sum()  # FOSSIL's has one element, but no scalar's shape
         n_batches += 1
     mean = total.item() / n_batches
     if not math.isfinite(mean):

@@ -1,7 +1,8 @@
-"""``recbench methods``: what methods there are, what they need, whether they keep the contract, and how to begin one."""
+"""``recbench methods``: which methods there are, what one is like, whether it keeps the contract, and a new one."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -58,15 +59,7 @@ def show(name: Name, as_json: JsonFlag = False) -> None:
         out.print("\nNo settings.")
         return
     out.print()
-    rows = [
-        [
-            field["key"],
-            field["type"],
-            "(required)" if field["required"] else _text(field["default"]),
-            field["description"],
-        ]
-        for field in description["config"]
-    ]
+    rows = [[f["key"], f["type"], _default(f), f["description"]] for f in description["config"]]
     _print_table(["Setting (--set KEY=VALUE)", "Type", "Default", "Meaning"], rows)
 
 
@@ -98,11 +91,9 @@ def check(
         print_json({"method": name, "passed": not failed, "checks": [asdict(result) for result in results]})
     else:
         verdict = (
-            f"{len(failed)} of {len(results)} checks failed"
-            if failed
-            else f"keeps the contract ({len(results)} checks)"
+            f"breaks the contract: {len(failed)} of {len(results)} checks failed" if failed else "keeps the contract"
         )
-        typer.echo(f"{name}: {verdict}.")
+        typer.echo(f"{name} {verdict}.")
     if failed:
         raise typer.Exit(EXIT_CONTRACT_BROKEN)
 
@@ -142,7 +133,9 @@ def _print_table(header: list[str], rows: list[list[str]]) -> None:
     console().print(table)
 
 
-def _text(value: Any) -> str:
-    import json
+def _default(field: dict[str, Any]) -> str:
+    return "(required)" if field["required"] else _text(field["default"])
 
+
+def _text(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)

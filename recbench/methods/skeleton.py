@@ -39,11 +39,12 @@ from pathlib import Path
 
 import numpy as np
 from pydantic import Field
+from safetensors.numpy import load_file, save_file
+
 from recbench.contracts.examples import Examples, Queries
 from recbench.contracts.method import Capabilities, Method, MethodConfig, RunContext
 from recbench.contracts.rankings import Rankings
 from recbench.methods.dense import rank_by_scores
-from safetensors.numpy import load_file, save_file
 
 
 class {cls}Config(MethodConfig):
@@ -97,8 +98,9 @@ class {cls}(Method):
 _TEST = '''\
 """The contract that every method of recbench keeps."""
 
-from {package}.method import {cls}
 from recbench.testing.method_checks import assert_method
+
+from {package}.method import {cls}
 
 
 def test_contract() -> None:
