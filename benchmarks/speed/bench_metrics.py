@@ -33,9 +33,7 @@ def make_input(
     target = ((pool[:, 0] + 37 * np.arange(n_examples)) % n_items).astype(np.int32)
     one_each = np.arange(n_examples + 1, dtype=np.int64)
     user = (np.arange(n_examples) // 4).astype(np.int32)
-    examples = Examples(
-        parts.example_id, user, one_each[:-1], one_each, np.zeros(n_examples, dtype=np.int32), target
-    )
+    examples = Examples(parts.example_id, user, one_each[:-1], one_each, np.zeros(n_examples, dtype=np.int32), target)
     titles = [f"title {i - i % 2 if i % 10 == 1 else i}" for i in range(n_items)]
     catalog = ItemCatalog(tuple(map(str, range(n_items))), tuple(titles))
     return rankings, examples, catalog, tuple(f"u{u}" for u in range(n_examples // 4 + 1))

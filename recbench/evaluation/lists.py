@@ -35,7 +35,7 @@ def expected_coverage(items: np.ndarray, chance: np.ndarray, n_items: int) -> fl
 
 
 def gini(amounts: np.ndarray) -> float | None:
-    """Return the Gini coefficient of non-negative amounts: 0 = all equal, towards 1 = one has all; None if all are 0."""
+    """Return the Gini coefficient of amounts >= 0: 0 = all equal, towards 1 = one has all; None if all are 0."""
     total = amounts.sum()
     if total == 0:
         return None

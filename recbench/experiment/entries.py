@@ -66,12 +66,13 @@ def group_key(manifest: RunManifest) -> GroupKey:
 
 
 def group_by_identity(runs: Iterable[StoredRun]) -> list[Entry]:
-    """Put runs that differ in their seed only into one entry; of two with the same seed the newer one stays."""
+    """Put comparable runs that differ in their seed only into one entry; of two with one seed the newer stays."""
     bags: dict[str, list[StoredRun]] = {}
     for run in runs:
         manifest = run.manifest
         backbone = manifest.backbone
-        identity = [manifest.method, manifest.config, [backbone.name, backbone.revision] if backbone else None]
+        language_model = [backbone.name, backbone.revision] if backbone else None
+        identity = [manifest.method, manifest.config, language_model, *group_key(manifest)]
         bags.setdefault(json.dumps(identity, sort_keys=True), []).append(run)
     return [_newest_of_each_seed(bag) for bag in bags.values()]
 

@@ -15,9 +15,8 @@ from recbench.contracts.hashing import hash_file
 from recbench.contracts.protocol import Protocol
 from recbench.contracts.rankings import Rankings
 from recbench.contracts.split import Split
-from recbench.data.split import make_split
-from recbench.data.store import load_dataset
 from recbench.evaluation.evaluate import evaluate, summarise
+from recbench.experiment.inputs import load_inputs
 
 
 def write_evaluation(
@@ -57,7 +56,7 @@ def reevaluate(run: StoredRun) -> dict[str, Any]:
 
     Returns:
         ``run_id``, ``path``, ``method``, ``dataset``, ``seed``, ``changed`` (whether the summary differs from the one
-        before), and the new summary.
+        before), ``n_test``, ``metrics``, ``metrics_title``, and the whole new ``summary``.
 
     Raises:
         UsageError: the run is not complete.
@@ -76,18 +75,7 @@ def reevaluate(run: StoredRun) -> dict[str, Any]:
             f"{paths.rankings} has changed since the run was complete.",
             "Restore the file, or run the method again with --again.",
         )
-    dataset = load_dataset(manifest.dataset)
-    split = make_split(dataset, manifest.protocol)
-    for what, then, now in (
-        ("data set", manifest.dataset_fingerprint, dataset.fingerprint),
-        ("split", manifest.split_fingerprint, split.fingerprint),
-    ):
-        if then != now:
-            raise ArtifactError(
-                f"The {what} of '{manifest.dataset}' has the fingerprint {now}; run {manifest.run_id} was made on "
-                f"{then}.",
-                "Prepare the data set as it was then, or run the method again.",
-            )
+    dataset, split = load_inputs(manifest)
     rankings = run.rankings(dataset.catalog)
     rankings.check(split.test.example_id, len(dataset.catalog))
     before = run.summary() if paths.summary.exists() else {}
@@ -100,5 +88,8 @@ def reevaluate(run: StoredRun) -> dict[str, Any]:
         "dataset": manifest.dataset,
         "seed": manifest.seed,
         "changed": summary != before,
-        **summary,
+        "n_test": summary["n_test"],
+        "metrics": summary["metrics"],
+        "metrics_title": summary["metrics_title"],
+        "summary": summary,
     }

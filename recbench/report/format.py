@@ -26,10 +26,10 @@ def signed_interval_text(interval: Interval) -> str:
 
 
 def p_text(p: float | None) -> str:
-    """Return a p-value with three places, or "<0.001"."""
+    """Return a p-value with four places, as fine as 10,000 flips can tell, or "<0.0001"."""
     if p is None:
         return MISSING
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
+    return "<0.0001" if p < 0.0001 else f"{p:.4f}"
 
 
 def effect_text(effect: float | None) -> str:

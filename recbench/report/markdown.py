@@ -24,7 +24,7 @@ from those stored lists.
 list is read as a list of distinct titles. The published LLM code measures the second.
 * **HR@k**: share of examples whose target is among the first k. **NDCG@k**: 1 / log2(place + 1) if it is, else 0. If \
 the target is tied with other items, the value is the expectation over their random order.
-* **Interval**: 95%, from a bootstrap over users. **Seeds**: runs averaged per example. The best value of a column is \
+* **Interval**: from a bootstrap over users. **Seeds**: runs averaged per example. The best value of a column is \
 bold; that alone does not make it better (see the comparisons).
 * **Training**, **ranking**: wall-clock seconds, mean over seeds.
 * Only runs on the same data, split and protocol share a table, and no two language models do.
@@ -84,7 +84,7 @@ def _leaderboard(group: LeaderboardGroup) -> str:
     names = [f"{metric} {truth}" for metric, truth in columns]
     values = [[row.metrics[f"{truth}/{metric}"] for row in group.rows] for metric, truth in columns]
     texts = [[_bold_if(number == max(column), metric_text(number)) for number in column] for column in values]
-    header = ["Method", names[0], "95% interval", *names[1:]]
+    header = ["Method", names[0], f"{group.comparison.level:.0%} interval", *names[1:]]
     header += ["Seeds", "Training", "Ranking", "Device"]
     rows = [
         [
