@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +17,11 @@ from recbench.contracts.protocol import Protocol
 SCHEMA_VERSION = 1
 
 Status = Literal["pending", "running", "complete", "failed", "cancelled"]
+
+
+def utc_now() -> str:
+    """Return the present time as manifests write it: ISO 8601, UTC, whole seconds."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 class RunManifest(StrictModel):

@@ -65,7 +65,7 @@ def read_rankings(path: Path, catalog: ItemCatalog) -> Rankings:
     Raises:
         ArtifactError: the file is missing or damaged, has other columns, or names items that are not in the catalogue.
     """
-    table = _read_table(path)
+    table = read_rankings_table(path)
     facts = _read_facts(path, table.schema.metadata)
     example_id = table["example_id"].to_numpy()
     rank = table["rank"].to_numpy()
@@ -86,7 +86,12 @@ def read_rankings(path: Path, catalog: ItemCatalog) -> Rankings:
 _RUN_AGAIN = "Restore the file, or run the method again with --again."
 
 
-def _read_table(path: Path) -> pa.Table:
+def read_rankings_table(path: Path) -> pa.Table:
+    """Read the rows of a rankings file as they are: no catalogue is needed, and empty lists are not among them.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or has other columns.
+    """
     if not path.is_file():
         raise ArtifactError(f"{path} does not exist.", "Only complete runs have rankings: see 'recbench runs list'.")
     try:

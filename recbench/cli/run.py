@@ -90,7 +90,7 @@ def run(
             "protocol": {"limit_train": limit_train, "limit_test": limit_test},
         }
         plan = make_plan(build_experiment(config, flags, assignments or []), device.value)
-        for note in plan.notes:
+        for note in (*plan.dataset.notes, *plan.split.warnings):
             log.warning(note)
         if plan.protocol.limited:
             log.warning("Rows are left out to save time: this is a try-out, not a result.")

@@ -24,7 +24,7 @@ from recbench.methods.load import build_method
 
 log = logging.getLogger(__name__)
 
-_RUN_ID_LENGTH = 12
+RUN_ID_LENGTH = 12
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class RunPlan:
             "device": self.device.partition(":")[0],
             "packages": self.packages,
         }
-        return hash_json(identity, _RUN_ID_LENGTH)
+        return hash_json(identity, RUN_ID_LENGTH)
 
     @property
     def resolved(self) -> dict[str, Any]:
@@ -86,11 +86,6 @@ class RunPlan:
             "protocol": self.protocol.model_dump(mode="json"),
             "config": self.method_config,
         }
-
-    @property
-    def notes(self) -> tuple[str, ...]:
-        """Sentences that must stand under every table with this run."""
-        return tuple(dict.fromkeys([*self.dataset.notes, *self.split.warnings]))
 
 
 def make_plan(asked: ExperimentConfig, device: DeviceChoice = "auto") -> RunPlan:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ import yaml
 
 from recbench.artifacts.files import atomic_folder, cannot_write, read_json, write_json, write_text
 from recbench.artifacts.lock import exclusive
-from recbench.artifacts.manifest import RunManifest, Status
+from recbench.artifacts.manifest import RunManifest, Status, utc_now
 from recbench.artifacts.paths import RunPaths, home
 from recbench.artifacts.provenance import collect_provenance
 from recbench.artifacts.store import StoredRun, hash_run_files
@@ -27,6 +26,7 @@ from recbench.contracts.method import Method, RunContext
 from recbench.contracts.progress import Progress, SilentProgress
 from recbench.contracts.rankings import Rankings
 from recbench.experiment.evaluate import write_evaluation
+from recbench.experiment.inputs import data_fields
 from recbench.experiment.plan import RunPlan
 from recbench.experiment.resources import peak_memory_bytes
 
@@ -108,7 +108,8 @@ def _completed(paths: RunPaths) -> StoredRun | None:
     if problems:
         raise ArtifactError(
             f"The complete run {run.run_id} in {paths.folder} was changed: {'; '.join(problems)}.",
-            "Restore its files, delete the folder, or make another run with --again.",
+            f"Restore the files; if only metrics or summary changed, 'recbench evaluate {run.run_id}' rebuilds them. "
+            "Or make another run with --again.",
         )
     # A kill between the last two steps of a run leaves its scratch folder.
     shutil.rmtree(paths.work, ignore_errors=True)
@@ -217,7 +218,7 @@ class _Attempt:
 
     def complete(self) -> StoredRun:
         """Mark the run as complete: from here on its files never change. Only then the scratch folder goes."""
-        self.update(status="complete", finished=_now(), files=hash_run_files(self.paths))
+        self.update(status="complete", finished=utc_now(), files=hash_run_files(self.paths))
         # What cannot be deleted now goes when the run is next asked for.
         shutil.rmtree(self.paths.work, ignore_errors=True)
         return StoredRun(self.paths, self.manifest)
@@ -239,23 +240,16 @@ def _first_manifest(plan: RunPlan, paths: RunPaths, command: Sequence[str]) -> R
         run_id=paths.folder.name,
         status="pending",
         method=plan.asked.method,
-        dataset=plan.dataset.name,
         backbone=plan.backbone,
         seed=plan.asked.seed,
         config=plan.method_config,
-        protocol=plan.protocol,
-        protocol_hash=plan.protocol.hash,
-        dataset_fingerprint=plan.dataset.fingerprint,
-        split_fingerprint=plan.split.fingerprint,
-        split_facts=plain(plan.split.facts),
-        notes=plan.notes,
-        limited=plan.protocol.limited,
         device=plan.device,
         attempts=earlier.attempts + 1 if earlier else 1,
-        created=earlier.created if earlier else _now(),
+        created=earlier.created if earlier else utc_now(),
         timings_s=earlier.timings_s if earlier else {},
         peak_memory_bytes=earlier.peak_memory_bytes if earlier else {},
         provenance=collect_provenance(command, plan.packages, plan.device),
+        **data_fields(plan.dataset, plan.split, plan.protocol),
     )
 
 
@@ -290,10 +284,6 @@ def _remove_leftovers(paths: RunPaths) -> None:
     """Remove temporary files that a killed attempt was writing."""
     for leftover in paths.folder.glob(".*.tmp"):
         leftover.unlink()
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 class _LogFile(logging.FileHandler):
