@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from recbench.artifacts.files import read_json
+from recbench.artifacts.lock import is_held
 from recbench.artifacts.manifest import RunManifest, Status
 from recbench.artifacts.paths import RunPaths
 from recbench.contracts.errors import ArtifactError, UsageError, did_you_mean
@@ -53,6 +54,12 @@ class StoredRun:
     def run_id(self) -> str:
         """The run's id."""
         return self.manifest.run_id
+
+    @property
+    def state(self) -> str:
+        """The status, but "interrupted" for a run that no process works on and that nobody could mark (a kill)."""
+        status = self.manifest.status
+        return "interrupted" if status in ("pending", "running") and not is_held(self.paths.lock) else status
 
     def summary(self) -> dict[str, Any]:
         """Return the content of ``summary.json``.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -132,8 +133,9 @@ def _read_frame(path: Path) -> pd.DataFrame:
     short = frame["tag"].isna() | (frame["tag"] == "")
     if short.any():
         raise DataError(f"{path}, line {short.argmax() + 1}: fewer than six fields.", _FORMAT)
-    for name, kind in (("example_id", "int64"), ("rank", "int64"), ("score", "float64")):
-        frame[name] = _numbers(path, frame[name], name, kind)
+    frame["example_id"] = _numbers(path, frame["example_id"], "example_id", "int64")
+    frame["rank"] = _numbers(path, frame["rank"], "rank", "int64")
+    frame["score"] = _numbers(path, frame["score"], "score", "float64")
     bad = ~np.isfinite(frame["score"])
     if bad.any():
         raise DataError(f"{path}, line {bad.argmax() + 1}: the score is not finite.", _FORMAT)
@@ -143,13 +145,13 @@ def _read_frame(path: Path) -> pd.DataFrame:
 _FORMAT = "Expected lines of the form: example_id Q0 item_id rank score tag."
 
 
-def _numbers(path: Path, column: pd.Series, name: str, kind: str) -> pd.Series:
+def _numbers(path: Path, column: pd.Series, name: str, kind: Literal["int64", "float64"]) -> np.ndarray:
     numbers = pd.to_numeric(column, errors="coerce")
     bad = numbers.isna() if kind == "float64" else numbers.isna() | (numbers % 1 != 0)
     if bad.any():
         line = int(bad.argmax())
         raise DataError(f"{path}, line {line + 1}: {name} is {column[line]!r}, not a number.", _FORMAT)
-    return numbers.astype(kind)
+    return numbers.to_numpy(dtype=kind)
 
 
 def _refuse_repeats(path: Path, row: np.ndarray, frame: pd.DataFrame) -> None:

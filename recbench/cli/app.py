@@ -13,7 +13,9 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
+from recbench.cli import datasets, methods, runs
 from recbench.cli.compare import compare
+from recbench.cli.doctor import doctor
 from recbench.cli.evaluate import evaluate
 from recbench.cli.output import configure_logging, print_json, stderr_console
 from recbench.cli.report import report
@@ -44,8 +46,12 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-for command in (run, evaluate, compare, report):
+_GROUPS = {"datasets": datasets.app, "methods": methods.app, "runs": runs.app}
+
+for command in (run, evaluate, compare, report, doctor):
     app.command(command.__name__)(command)
+for name, group in _GROUPS.items():
+    app.add_typer(group, name=name)
 
 
 def _print_version(wanted: bool) -> None:

@@ -128,3 +128,18 @@ def _without_none(values: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in values.items()
         if value is not None
     }
+
+
+def protocol_assignments(assignments: Sequence[str]) -> dict[str, Any]:
+    """Return the protocol's values from ``protocol.a=c`` assignments, where there is no method to configure.
+
+    Raises:
+        UsageError: an assignment is malformed or not about the protocol.
+    """
+    values = parse_assignments(assignments)
+    if "config" in values:
+        keys = ", ".join(f"--set {key}=..." for key in values["config"])
+        raise UsageError(
+            f"{keys}: only the protocol can be set here.", "For instance --set protocol.mask_history=true."
+        )
+    return dict(values.get("protocol", {}))
