@@ -51,7 +51,7 @@ def training_curves(run: StoredRun, label: str) -> list[TrainingCurve]:
 def _records(path: Path) -> list[Mapping[str, Any]]:
     if not path.exists():
         return []
-    records = []
+    records: list[Mapping[str, Any]] = []
     for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
         try:
             record = json.loads(line)

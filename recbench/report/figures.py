@@ -29,6 +29,7 @@ _TIMES = {
     36_000: "10 h",
     360_000: "100 h",
 }
+_TIMES_BETWEEN = {0.3: "0.3 s", 3: "3 s", 30: "30 s", 180: "3 min", 1_800: "30 min", 10_800: "3 h", 108_000: "30 h"}
 _STYLE = {
     "font.size": 10,
     "axes.spines.top": False,
@@ -53,8 +54,9 @@ def draw_all(group: LeaderboardGroup, folder: Path) -> list[Path]:
     drawn = [_draw_leaderboard(group, folder)]
     if any(row.total_s is not None for row in group.rows):
         drawn.append(_draw_cost(group, folder))
-    if group.curves:
-        drawn.append(_draw_curves(group, folder))
+    panels = _panels(group)
+    if panels:
+        drawn.append(_draw_curves(group, panels, folder))
     return drawn
 
 
@@ -134,14 +136,21 @@ def _draw_cost(group: LeaderboardGroup, folder: Path) -> Path:
     return path
 
 
-def _draw_curves(group: LeaderboardGroup, folder: Path) -> Path:
+Panels = dict[tuple[str, str, str], list[TrainingCurve]]
+
+
+def _panels(group: LeaderboardGroup) -> Panels:
+    """Return the curves by label, stage and panel, best entry first; panels without any line are left out."""
+    order = {row.entry.label: number for number, row in enumerate(group.rows)}
+    panels: Panels = {}
+    for curve in sorted(group.curves, key=lambda curve: order[curve.label]):
+        panels.setdefault((curve.label, curve.stage, curve.panel), []).append(curve)
+    return {key: curves for key, curves in panels.items() if any(len(curve.x) > 1 for curve in curves)}
+
+
+def _draw_curves(group: LeaderboardGroup, panels: Panels, folder: Path) -> Path:
     """Training curves, one small panel per entry, stage and kind; colour for the seed, dashes for the quantity."""
     path = folder / f"{group.slug}-training.png"
-    order = {row.entry.label: number for number, row in enumerate(group.rows)}
-    curves = sorted(group.curves, key=lambda curve: order[curve.label])
-    panels: dict[tuple[str, str, str], list[TrainingCurve]] = {}
-    for curve in curves:
-        panels.setdefault((curve.label, curve.stage, curve.panel), []).append(curve)
     n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
     with _figure(path, 1.0 + 3.0 * n_columns, 0.8 + 2.3 * n_rows) as figure:
@@ -155,6 +164,8 @@ def _draw_curves(group: LeaderboardGroup, folder: Path) -> Path:
 
 
 def _draw_panel(axes: Any, key: tuple[str, str, str], curves: Sequence[TrainingCurve]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     label, stage, panel = key
     seeds = sorted({curve.seed for curve in curves})
     series = sorted({curve.series for curve in curves}, key=lambda name: (name.startswith("eval"), name))
@@ -167,6 +178,7 @@ def _draw_panel(axes: Any, key: tuple[str, str, str], curves: Sequence[TrainingC
     quantity = series[0] if len(series) == 1 else panel
     axes.set_title(f"{label}\n{f'{stage}: ' if stage else ''}{quantity}", fontsize=9)
     axes.set_xlabel(curves[0].unit, fontsize=9)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=7, integer=True))
     axes.tick_params(labelsize=8)
     keys = [] if len(series) == 1 else [(name, dashes[name], colours.get(name, _GREY)) for name in series]
     keys += [] if len(seeds) == 1 else [(f"seed {seed}", "-", colours[seed]) for seed in seeds]
@@ -208,7 +220,8 @@ def _widen_to_a_decade(axes: Any) -> None:
 def _time_ticks(axes: Any) -> None:
     """Put ticks at round times in the units that people use."""
     low, high = axes.get_xlim()
-    inside = {seconds: text for seconds, text in _TIMES.items() if low <= seconds <= high}
+    times = _TIMES if high / low > 10_000 else _TIMES | _TIMES_BETWEEN
+    inside = {seconds: text for seconds, text in times.items() if low <= seconds <= high}
     axes.set_xticks(list(inside), list(inside.values()))
     axes.minorticks_off()
 

@@ -43,9 +43,11 @@ def share_text(share: float) -> str:
 
 
 def seconds_text(seconds: float | None) -> str:
-    """Return a duration in the unit that suits it: "0.42 s", "12 s", "3 min 20 s", "2 h 05 min"."""
+    """Return a duration in the unit that suits it: "<0.01 s", "0.42 s", "12 s", "3 min 20 s", "2 h 05 min"."""
     if seconds is None:
         return MISSING
+    if seconds < 0.005:
+        return "<0.01 s"
     if seconds < 10:
         return f"{seconds:.2f} s"
     whole = round(seconds)
@@ -70,7 +72,9 @@ def pair_table(comparison: Comparison, brief: bool = False) -> tuple[list[str], 
         columns["p"] = lambda pair: p_text(pair.p_permutation)
         columns["p (t-test)"] = lambda pair: p_text(pair.p_t)
     columns["effect d"] = lambda pair: effect_text(pair.effect)
-    columns["users better / equal / worse"] = lambda pair: f"{pair.wins} / {pair.ties} / {pair.losses}"
+    columns["users + / = / −" if brief else "users better / equal / worse"] = lambda pair: (
+        f"{pair.wins} / {pair.ties} / {pair.losses}"
+    )
     columns["A is"] = lambda pair: VERDICT_TEXT[pair.verdict]
     return list(columns), [[text(pair) for text in columns.values()] for pair in comparison.pairs]
 
@@ -80,12 +84,13 @@ def pair_explanation(comparison: Comparison, brief: bool = False) -> str:
     n = len(comparison.pairs)
     family = f"these {n} comparisons" if n > 1 else "this one comparison"
     t_test = " p (t-test): paired t-test over user means, not adjusted." if not brief else ""
+    users = " Users + / = / −: users for whom A is better, equal, worse." if brief else ""
     return (
         f"{comparison.metric} by {comparison.truth}; {comparison.n_examples:,} examples of {comparison.n_users:,} "
         f"users; the user is the unit. Intervals: bootstrap over users ({comparison.n_resamples:,} resamples). "
         f"p: two-sided sign-flip permutation test over users ({comparison.n_flips:,} flips); p (Holm): adjusted over "
         f"{family}; a verdict needs p (Holm) < {comparison.alpha:g}.{t_test} Effect d: mean of the user means over "
-        "their standard deviation. Intervals and tests do not cover the variation between seeds."
+        f"their standard deviation.{users} Intervals and tests do not cover the variation between seeds."
     )
 
 
