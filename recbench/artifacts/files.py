@@ -21,8 +21,11 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         ArtifactError: the file cannot be written (no space, no permission); nothing is left behind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     os.close(handle)
     temporary = Path(name)
     try:

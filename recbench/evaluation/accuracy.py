@@ -53,7 +53,10 @@ def check_metric(metric: str, known: Iterable[str]) -> str:
             return name
     lower = {name.lower(): name for name in names}
     guess = did_you_mean(metric, lower)
-    raise UsageError(f"Unknown metric '{metric}'.{guess} Known here: {', '.join(names)}.")
+    raise UsageError(
+        f"Unknown metric '{metric}'.{guess} Known here: {', '.join(names)}.",
+        "Every example has one target, so Recall@k and Hit@k are HR@k.",
+    )
 
 
 def parse_columns(columns: Iterable[str], truth: Truth) -> list[str]:

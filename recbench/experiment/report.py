@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recbench.artifacts.store import RunStore, StoredRun
+from recbench.contracts.errors import ArtifactError
 from recbench.evaluation.accuracy import TRUTHS, metric_column, parse_columns
 from recbench.experiment.align import align
 from recbench.experiment.compare import compare_entries
@@ -43,8 +44,10 @@ def make_report(runs_dir: Path, out: Path, formats: Sequence[str]) -> dict[str, 
 
     Raises:
         UsageError: ``out`` holds something else than a report.
-        ArtifactError: a complete run is damaged, or a file cannot be written.
+        ArtifactError: there is no folder of runs, a complete run is damaged, or a file cannot be written.
     """
+    if not runs_dir.is_dir():
+        raise ArtifactError(f"There is no folder of runs at {runs_dir}.", "Say where they are with --runs-dir.")
     check_target(out)
     return write_report(collect(RunStore(runs_dir)), out, formats)
 

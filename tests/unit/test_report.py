@@ -211,10 +211,24 @@ def test_a_folder_with_other_things_is_not_touched(runs_dir: Path, tmp_path: Pat
 
 
 def test_no_run_at_all_is_said(tmp_path: Path) -> None:
-    document = make_report(tmp_path / "nowhere", tmp_path / "report", ("md", "csv"))
+    (tmp_path / "runs").mkdir()
+    document = make_report(tmp_path / "runs", tmp_path / "report", ("md", "csv"))
     assert document["groups"] == []
     assert "There is no complete run yet." in (tmp_path / "report" / "README.md").read_text()
     assert (tmp_path / "report" / "leaderboard.csv").read_text().strip() == ""
+
+
+def test_a_missing_runs_folder_leaves_an_earlier_report_alone(one_run: Path, tmp_path: Path) -> None:
+    make_report(one_run, tmp_path / "report", ("csv",))
+    before = (tmp_path / "report" / "leaderboard.csv").read_bytes()
+    with pytest.raises(ArtifactError, match="no folder of runs at nowhere"):
+        make_report(Path("nowhere"), tmp_path / "report", ("csv",))
+    assert (tmp_path / "report" / "leaderboard.csv").read_bytes() == before
+
+
+def test_a_place_that_cannot_be_written_is_said(one_run: Path) -> None:
+    with pytest.raises(ArtifactError, match="Cannot write /dev/null/x"):
+        make_report(one_run, Path("/dev/null/x"), ("csv",))
 
 
 def test_formats_that_do_not_exist_are_named() -> None:
