@@ -88,8 +88,11 @@ def execute(arguments: Sequence[str]) -> int:
     try:
         result = typer.main.get_command(app).main(list(arguments), prog_name="recbench", standalone_mode=False)
         sys.stdout.flush()
-    except (KeyboardInterrupt, typer.Abort) as error:
-        return _interrupted(error, as_json)
+    except KeyboardInterrupt:
+        return _interrupted(as_json)
+    except typer.Abort as error:
+        # typer says so too when a file ends too early anywhere, which is an error like any other.
+        return _failed(error.__cause__, as_json) if isinstance(error.__cause__, EOFError) else _interrupted(as_json)
     except BrokenPipeError:
         # Whoever read our output has seen enough. Python would complain once more when it flushes at its end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -97,11 +100,11 @@ def execute(arguments: Sequence[str]) -> int:
     except Exception as error:
         return _failed(error, as_json)
     if result == EXIT_INTERRUPTED:  # typer turns Ctrl-C into a result
-        return _interrupted(KeyboardInterrupt(), as_json)
+        return _interrupted(as_json)
     return result if isinstance(result, int) else 0
 
 
-def _interrupted(error: BaseException, as_json: bool) -> int:
+def _interrupted(as_json: bool) -> int:
     hint = "The same command goes on from where it stopped."
     _show("Interrupted.", hint, "KeyboardInterrupt", EXIT_INTERRUPTED, as_json)
     return EXIT_INTERRUPTED

@@ -112,7 +112,7 @@ def _completed(paths: RunPaths) -> StoredRun | None:
             "Or make another run with --again.",
         )
     # A kill between the last two steps of a run leaves its scratch folder.
-    shutil.rmtree(paths.work, ignore_errors=True)
+    discard(paths.work)
     return run
 
 
@@ -219,8 +219,7 @@ class _Attempt:
     def complete(self) -> StoredRun:
         """Mark the run as complete: from here on its files never change. Only then the scratch folder goes."""
         self.update(status="complete", finished=utc_now(), files=hash_run_files(self.paths))
-        # What cannot be deleted now goes when the run is next asked for.
-        shutil.rmtree(self.paths.work, ignore_errors=True)
+        discard(self.paths.work)
         return StoredRun(self.paths, self.manifest)
 
     def stop(self, status: Status, reason: str) -> None:
@@ -278,6 +277,11 @@ def _model_folder(paths: RunPaths) -> Path:
 
 def _method_summary(paths: RunPaths) -> Path:
     return paths.work / "method_summary.json"
+
+
+def discard(folder: Path) -> None:
+    """Delete a scratch folder; what cannot be deleted now goes when the run is next asked for."""
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def _remove_leftovers(paths: RunPaths) -> None:
