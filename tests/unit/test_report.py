@@ -268,9 +268,18 @@ def test_a_damaged_log_names_its_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("seconds", "expected"),
-    [(None, "–"), (0.0, "<0.01 s"), (0.0421, "0.04 s"), (9.99, "9.99 s"), (59.4, "59 s"), (59.7, "1 min 00 s"), (200, "3 min 20 s"),
-     (3599.8, "1 h 00 min"), (7500, "2 h 05 min")],
-)  # fmt: skip
+    [
+        (None, "–"),
+        (0.0, "<0.01 s"),
+        (0.0421, "0.04 s"),
+        (9.99, "9.99 s"),
+        (59.4, "59 s"),
+        (59.7, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3599.8, "1 h 00 min"),
+        (7500, "2 h 05 min"),
+    ],
+)
 def test_seconds(seconds: float | None, expected: str) -> None:
     assert seconds_text(seconds) == expected
 
