@@ -71,12 +71,13 @@ def list_datasets(as_json: JsonFlag = False) -> None:
         print_json({"datasets": rows, "problems": problems})
         return
     from rich.table import Table
+    from rich.text import Text
 
     table = Table("name", "status", "users", "items", "interactions", "time", "notes")
     for row in rows:
         sizes = [f"{row[key]:,}" if key in row else "" for key in ("users", "items", "interactions")]
         time = "" if "has_time" not in row else ("yes" if row["has_time"] else "order only")
-        table.add_row(row["name"], row["status"], *sizes, time, "; ".join(row.get("notes", ())))
+        table.add_row(row["name"], row["status"], *sizes, time, Text("; ".join(row.get("notes", ()))))
     console().print(table)
     for problem in problems:
         console().print(f"damaged: {problem}", style="yellow", markup=False)

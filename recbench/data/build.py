@@ -175,33 +175,42 @@ def as_numbers(column: pa.ChunkedArray, what: str, where: str) -> np.ndarray:
     Raises:
         DataError: a value is missing or no finite number; names the first such row and its value.
     """
-    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
-    if pa.types.is_timestamp(array.type) or pa.types.is_date(array.type):
+    if pa.types.is_timestamp(column.type) or pa.types.is_date(column.type):
         raise DataError(
-            f"{where}: the {what} column has dates ({array.type}), expected numbers.",
+            f"{where}: the {what} column has dates ({column.type}), expected numbers.",
             "Give seconds since 1970 (UTC); in pandas: column.astype('int64') // 10**9 for datetime64[ns].",
         )
+    numbers = _parse_numbers(column)
+    if numbers is None:
+        rows = enumerate(column.to_pylist(), start=1)
+        row, value = next((row, value) for row, value in rows if not _is_number(value))
+        unit = "seconds since 1970 (UTC)" if what == "time" else "a number"
+        raise DataError(
+            f"{where}: data row {row} has the {what} {value!r}, expected {unit}.",
+            "Correct the column, or choose another one" + (" with --time-col." if what == "time" else "."),
+        )
+    return numbers
+
+
+def is_numeric(column: pa.ChunkedArray) -> bool:
+    """Tell whether all values of a column are finite numbers or text that holds them."""
+    return _parse_numbers(column) is not None
+
+
+def _parse_numbers(column: pa.ChunkedArray) -> np.ndarray | None:
+    array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
         array = pc.utf8_trim_whitespace(array)
     for kind in (pa.int64(), pa.float64()):
         try:
             numbers = array.cast(kind)
-        except pa.ArrowInvalid:
+        except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
             continue
         if numbers.null_count == 0:
             values = numbers.to_numpy(zero_copy_only=False)
             if np.isfinite(values).all():
                 return values
-    raise _not_a_number(array, what, where)
-
-
-def _not_a_number(array: pa.Array, what: str, where: str) -> DataError:
-    row, value = next((row, value) for row, value in enumerate(array.to_pylist(), start=1) if not _is_number(value))
-    unit = "seconds since 1970 (UTC)" if what == "time" else "a number"
-    return DataError(
-        f"{where}: data row {row} has the {what} {value!r}, expected {unit}.",
-        "Correct the column, or choose another one" + (" with --time-col." if what == "time" else "."),
-    )
+    return None
 
 
 def _is_number(value: object) -> bool:

@@ -16,7 +16,7 @@ _NAMES: dict[Role, tuple[str, ...]] = {
     "user": ("userid", "user", "uid", "reviewerid", "customerid", "visitorid", "sessionid"),
     "item": ("itemid", "item", "iid", "movieid", "productid", "parentasin", "asin", "artistid", "bookid", "gameid"),
     "time": ("timestamp", "time", "unixreviewtime", "unixtime", "unixtimestamp", "reviewtime", "ts", "date"),
-    "position": ("position", "pos", "order", "index", "seq", "step"),
+    "position": ("position", "pos"),
     "rating": ("rating", "overall", "stars", "score"),
     "title": ("title", "itemtitle", "movietitle", "producttitle", "itemname", "productname", "name"),
     "categories": ("categories", "category", "genres", "genre", "class", "tags"),
@@ -30,11 +30,18 @@ class Columns:
 
     Attributes:
         given: role -> column name, as the user gave them.
-        guessed: sentences about the guesses, in the order in which they were made.
+        guessed: file name -> role -> column, for the guesses made so far.
     """
 
     given: Mapping[Role, str] = field(default_factory=dict)
-    guessed: list[str] = field(default_factory=list)
+    guessed: dict[str, dict[Role, str]] = field(default_factory=dict)
+
+    def sentences(self) -> list[str]:
+        """Return one sentence per file that says which columns were guessed."""
+        return [
+            f"columns of {name} guessed: " + ", ".join(f"{role} '{column}'" for role, column in roles.items())
+            for name, roles in self.guessed.items()
+        ]
 
     def find(self, file: TableFile, role: Role) -> str | None:
         """Return the column of a role, or None where the table has none by any known name.
@@ -46,7 +53,7 @@ class Columns:
             return self._given(file, role)
         column = guess_column(file, role)
         if column is not None:
-            self.guessed.append(f"{file.path.name}: {role} = '{column}'")
+            self.guessed.setdefault(file.path.name, {})[role] = column
         return column
 
     def require(self, file: TableFile, role: Role) -> str:

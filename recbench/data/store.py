@@ -140,8 +140,10 @@ def save_dataset(dataset: Dataset, folder: Path | None = None, replace_old: bool
         write_json(temporary / RECORD, record.model_dump(mode="json"))
         if replace_old:
             _clear(folder)
+    if replace_old:
+        return folder
     stored = _read_record(folder)
-    if stored != record:
+    if (stored.fingerprint, stored.notes) != (record.fingerprint, record.notes):
         raise DataError(
             f"There is another data set '{stored.name}' in {folder} (fingerprint {stored.fingerprint}, this one has "
             f"{record.fingerprint}); it was left as it is.",

@@ -14,7 +14,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -52,18 +52,26 @@ class _Row:
 
 @dataclass
 class _Sequence:
-    """What the rows of one user show of their events, oldest first: (item, time, rating) each."""
+    """What the rows of one user show of their events, oldest first.
 
-    events: list[tuple[int, int, float | None]]
+    Attributes:
+        events: (item, time) each.
+        ratings: one per event, None where the files have none.
+        gaps: rows that do not go on where the earlier ones ended.
+    """
+
+    events: list[tuple[int, int]] = field(default_factory=list)
+    ratings: list[float | None] = field(default_factory=list)
     gaps: int = 0
 
     def extend(self, row: _Row) -> None:
         """Add what a row shows beyond what is known already."""
-        ratings = row.ratings if row.ratings is not None else [None] * len(row.items)
-        history = list(zip(row.items, row.times, ratings, strict=True))
+        history = list(zip(row.items, row.times, strict=True))
         known = overlap(self.events, history)
         self.gaps += bool(self.events) and known == 0
-        self.events += [*history[known:], (row.target, row.time, row.rating)]
+        self.events += [*history[known:], (row.target, row.time)]
+        ratings = row.ratings if row.ratings is not None else [None] * len(history)
+        self.ratings += [*ratings[known:], row.rating]
 
 
 def find_d3_files(paths: Sequence[Path]) -> dict[str, Path]:
@@ -222,7 +230,7 @@ def _check_row(row: _Row, where: str, n_items: int) -> None:
 
 
 def _stitch(rows: Mapping[str, list[_Row]], n_users: int) -> list[_Sequence]:
-    sequences = [_Sequence([]) for _ in range(n_users)]
+    sequences = [_Sequence() for _ in range(n_users)]
     for role in ROLES[:3]:
         for row in rows.get(role, ()):
             sequences[row.user].extend(row)
@@ -231,15 +239,12 @@ def _stitch(rows: Mapping[str, list[_Row]], n_users: int) -> list[_Sequence]:
 
 def _interactions(sequences: Sequence[_Sequence]) -> Interactions:
     """Lay all sequences one after the other; within a user by time, equal times as they were."""
-    lengths = [len(sequence.events) for sequence in sequences]
-    user = np.repeat(np.arange(len(sequences), dtype=np.int32), lengths)
-    events = [event for sequence in sequences for event in sequence.events]
-    time = np.array([event[1] for event in events], dtype=np.int64)
+    user = np.repeat(np.arange(len(sequences), dtype=np.int32), [len(sequence.events) for sequence in sequences])
+    item, time = np.array([event for sequence in sequences for event in sequence.events], dtype=np.int64).T
     order = np.lexsort((time, user))
-    rating = None
-    if all(event[2] is not None for event in events):
-        rating = np.array([event[2] for event in events], dtype=np.float32)[order]
-    return Interactions(user, np.array([event[0] for event in events], dtype=np.int32)[order], time[order], rating)
+    ratings = [rating for sequence in sequences for rating in sequence.ratings]
+    rating = None if None in ratings else np.array(ratings, dtype=np.float32)[order]
+    return Interactions(user, item[order].astype(np.int32), time[order], rating)
 
 
 def _recover_train(interactions: Interactions, valid: Sequence[_Row]) -> Examples:

@@ -2,8 +2,8 @@
 
 RecBole splits MovieLens's title "Star Wars (1977)" into a title and a year. The year is put back: it is how the movie
 is called in MovieLens, and it tells remakes apart. Of 1,682 movies, 45 share a bare title with another one; with the
-year it is 36, in 18 pairs which MovieLens itself lists twice. Two movies have no year ("unknown", and one whose year
-RecBole read as "V") and keep the bare title.
+year it is 36, in 18 pairs which MovieLens itself lists twice. Two movies keep the title
+that RecBole has: 267, which has no year ("unkonwn" there), and 1412, whose title already holds it (the year reads "V").
 
 Data: F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Context", ACM TiiS 5(4), 2015.
 """

@@ -14,7 +14,7 @@ import pyarrow.compute as pc
 
 from recbench.contracts.dataset import Dataset
 from recbench.contracts.errors import DataError
-from recbench.data.build import RawEvents, RawItems, Remarks, as_ids, build_dataset
+from recbench.data.build import RawEvents, RawItems, Remarks, as_ids, build_dataset, is_numeric
 from recbench.data.columns import Columns, Role, guess_column
 from recbench.data.sources.options import ImportOptions
 from recbench.data.tables import TableFile, open_table, read_columns, table_suffix
@@ -87,13 +87,13 @@ def dataset_from_tables(
         raw_events = _read_sequences(events, columns)
         remarks.say(f"{events.path.name} holds one sequence of items per user, taken as their order in time")
     else:
-        raw_events = _read_events(events, columns)
+        raw_events = _read_events(events, columns, remarks)
         if raw_events.time is None and raw_events.position is None:
             remarks.say(f"{events.path.name} has no column of times or positions: its rows are taken as in time order")
         if raw_items is None:
             raw_items = _items_of_events(events, columns)
-    if columns.guessed:
-        remarks.say("columns guessed from their names: " + ", ".join(dict.fromkeys(columns.guessed)))
+    for sentence in columns.sentences():
+        remarks.say(sentence)
     if "split" in events.columns:
         remarks.say(f"the column 'split' of {events.path.name} is not used: recbench makes the split itself")
     names = [file.path.name for file in (events, items) if file]
@@ -131,14 +131,19 @@ def _is_sequences(file: TableFile, given: Mapping[Role, str]) -> bool:
     return "items" in given or (not _has(file, "item", given) and _has(file, "items", given))
 
 
-def _read_events(file: TableFile, columns: Columns) -> RawEvents:
+def _read_events(file: TableFile, columns: Columns, remarks: Remarks) -> RawEvents:
     names = {"user_id": columns.require(file, "user"), "item_id": columns.require(file, "item")}
-    for role in ("time", "position", "rating"):
+    optional: tuple[Role, ...] = ("time", "position", "rating")
+    for role in optional:
         column = columns.find(file, role)
         if column is not None:
             names[role] = column
     table = read_columns(file, list(dict.fromkeys(names.values())))
-    return RawEvents(str(file.path), **{role: table[column] for role, column in names.items()})
+    values = {role: table[column] for role, column in names.items()}
+    if "rating" in values and "rating" not in columns.given and not is_numeric(values["rating"]):
+        remarks.say(f"the column '{names['rating']}' is not all numbers, so ratings were left out")
+        del values["rating"]
+    return RawEvents(str(file.path), **values)
 
 
 def _read_sequences(file: TableFile, columns: Columns) -> RawEvents:
