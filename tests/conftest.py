@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from helpers_plugins import PluginFolder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Return the folder ``shared`` beside the checkout, with real data and reference values; skip where it is absent."""
+    """Return the folder ``shared`` beside the checkout (real data, reference values); skip where it is absent."""
     folder = REPOSITORY.parent / "shared"
     if not folder.is_dir():
         pytest.skip("needs the folder 'shared' beside the checkout")
@@ -36,3 +37,13 @@ def recbench_home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         del os.environ["RECBENCH_HOME"]
     else:
         os.environ["RECBENCH_HOME"] = before
+
+
+@pytest.fixture
+def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> PluginFolder:
+    """Return an empty folder of plugins that this process and its subprocesses see."""
+    folder = tmp_path / "plugins"
+    folder.mkdir()
+    monkeypatch.syspath_prepend(folder)
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    return PluginFolder(folder)

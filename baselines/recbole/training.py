@@ -59,10 +59,9 @@ class Progress:
     best_value: float | None = None
     seconds: float = 0.0
 
-    def over(self, job: FitJob) -> bool:
+    def over(self, epochs: int, patience: int) -> bool:
         """Say whether all epochs are done, or the last ``patience`` of them brought nothing."""
-        waited = self.epoch - self.best_epoch
-        return self.epoch >= job.epochs or (self.best_value is not None and waited >= job.patience)
+        return self.epoch >= epochs or (self.best_value is not None and self.epoch - self.best_epoch >= patience)
 
 
 def fit(folder: Path, job: FitJob, emit: Callable[..., None]) -> None:
@@ -81,10 +80,10 @@ def fit(folder: Path, job: FitJob, emit: Callable[..., None]) -> None:
     seed_globals(derive_seed(job.seed, "recbole", "init"))
     model = build_model(config, parts[0], job.spec)
     optimizer = torch.optim.Adam(model.parameters(), lr=job.learning_rate, weight_decay=job.weight_decay)
-    best, progress = _resume(folder / CHECKPOINT, job, model, optimizer)
+    best, progress = resume(folder / CHECKPOINT, job, model, optimizer)
     batches = _Batches(config, parts[0], job, len(vocabulary.items))
     emit("start", epoch=progress.epoch, epochs=job.epochs)
-    while not progress.over(job):
+    while not progress.over(job.epochs, job.patience):
         start = time.perf_counter()
         progress.epoch += 1
         loss = _train_epoch(model, optimizer, batches, progress.epoch)
@@ -94,7 +93,7 @@ def fit(folder: Path, job: FitJob, emit: Callable[..., None]) -> None:
             best = _weights(model)
         seconds = time.perf_counter() - start
         progress.seconds += seconds
-        _save(folder / CHECKPOINT, job, model, optimizer, best, progress)
+        save_checkpoint(folder / CHECKPOINT, job, model, optimizer, best, progress)
         emit("epoch", epoch=progress.epoch, loss=loss, ndcg=value, seconds=seconds)
     write_arrays(folder / WEIGHTS, {name: tensor.cpu().numpy() for name, tensor in best.items()})
     write_arrays(folder / VOCABULARY, {"items": vocabulary.items, "users": vocabulary.users})
@@ -180,9 +179,7 @@ def _train_epoch(model: Any, optimizer: torch.optim.Optimizer, batches: _Batches
         n_batches += 1
     mean = total.item() / n_batches
     if not math.isfinite(mean):
-        raise TrainingError(
-            f"The loss of epoch {epoch} is {mean}.", "Try a lower learning_rate, or another loss or max_history."
-        )
+        raise TrainingError(f"The loss of epoch {epoch} is {mean}.", "Try a lower learning_rate.")
     return mean
 
 
@@ -227,7 +224,7 @@ def _weights(model: Any) -> dict[str, torch.Tensor]:
     return {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
 
 
-def _save(
+def save_checkpoint(
     path: Path,
     job: FitJob,
     model: Any,
@@ -235,6 +232,7 @@ def _save(
     best: dict[str, torch.Tensor],
     progress: Progress,
 ) -> None:
+    """Write one safetensors file with the model, the best weights so far, the optimizer and the progress."""
     arrays = {f"model/{name}": tensor for name, tensor in _weights(model).items()}
     arrays.update({f"best/{name}": tensor for name, tensor in best.items()})
     for number, state in optimizer.state_dict()["state"].items():
@@ -243,7 +241,7 @@ def _save(
     write_arrays(path, {name: tensor.detach().cpu().numpy() for name, tensor in arrays.items()}, metadata)
 
 
-def _resume(
+def resume(
     path: Path, job: FitJob, model: Any, optimizer: torch.optim.Optimizer
 ) -> tuple[dict[str, torch.Tensor], Progress]:
     """Load a checkpoint of the same job into model and optimizer; without one, leave them as they are."""

@@ -7,10 +7,13 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
+
+_UNLIKELY_SEED = 3_141_592_653
 
 
 def global_state() -> dict[str, Any]:
@@ -42,11 +45,33 @@ def global_state() -> dict[str, Any]:
 
 
 def changes_of(action: Callable[[], Any]) -> tuple[Any, list[str]]:
-    """Run ``action``; return what it returns and the names of the global state that it changed."""
-    before = global_state()
-    result = action()
-    after = global_state()
+    """Run ``action``; return what it returns and the names of the global state that it changed.
+
+    The global generators stand at an unlikely place meanwhile, so that seeding them anew is seen even where somebody
+    seeded them the same way before. Afterwards they stand where they stood.
+    """
+    with _unlikely_generators():
+        before = global_state()
+        result = action()
+        after = global_state()
     return result, [name for name in before if before[name] != after[name]]
+
+
+@contextmanager
+def _unlikely_generators() -> Iterator[None]:
+    torch = sys.modules.get("torch")
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state() if torch else None
+    random.seed(_UNLIKELY_SEED)
+    np.random.seed(_UNLIKELY_SEED)
+    if torch:
+        torch.default_generator.manual_seed(_UNLIKELY_SEED)
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        if torch:
+            torch.set_rng_state(states[2])
 
 
 def _numpy_state() -> tuple[Any, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cached_property
@@ -306,6 +307,6 @@ def _difference(expected: tuple[np.ndarray, np.ndarray], found: tuple[np.ndarray
     last = min(score_of.values(), default=-np.inf)
     for place, (item, score) in enumerate(zip(found[0].tolist(), found[1].tolist(), strict=True), start=1):
         wanted = score_of.get(item, last)
-        if not np.isclose(score, wanted, rtol=_RELATIVE, atol=_ABSOLUTE):
+        if not math.isclose(score, wanted, rel_tol=_RELATIVE, abs_tol=_ABSOLUTE):
             return f"item {item} at place {place} has the score {score:.6g}, not {wanted:.6g}"
     return None
