@@ -6,6 +6,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -30,7 +31,7 @@ class RawEvents:
     """Events as a source has them, row by row.
 
     Attributes:
-        where: the file, for messages.
+        where: path of the file, for messages.
         user_id, item_id: columns of ids (text or whole numbers).
         time: column of times since 1970 (numbers or text that holds them), or None.
         position: column with the order of the events of a user, or None: the order of the rows then counts.
@@ -50,7 +51,7 @@ class RawItems:
     """Items as a source has them.
 
     Attributes:
-        where: the file, for messages.
+        where: path of the file, for messages.
         item_id: ids, one per row.
         title: titles, None or "" where there is none.
         categories: one text per item, or None.
@@ -142,7 +143,7 @@ def build_titles(titles: Sequence[str | None], where: str, remarks: Remarks, une
     cleaned = tuple(clean_title(title or "", unescape_html) for title in titles)
     untitled = sum(not title_key(title) for title in cleaned)
     if untitled:
-        remarks.say(f"{untitled:,} of {len(cleaned):,} items in {where} have no title")
+        remarks.say(f"{untitled:,} of {len(cleaned):,} items in {Path(where).name} have no title")
     if unescape_html:
         remarks.say("HTML entities in titles were turned into characters")
     return cleaned
@@ -275,8 +276,9 @@ def _build_catalog(
                 f"not have (the first is '{unknown[0]}'; the first item there is '{ids[0]}').",
                 "Check that the two tables belong together and that both item columns are right (--item-col).",
             )
-        remarks.say(f"{len(unknown):,} items of {n_events:,} events are not in {items.where} and were added untitled")
-        remarks.notes.append(f"{len(unknown):,} items of the events are missing in the item table and have no title")
+        counts = f"{len(unknown):,} (in {n_events:,} events)"
+        remarks.say(f"items of the events that {Path(items.where).name} lacks, added untitled: {counts}")
+        remarks.notes.append(f"items without title because the item table lacks them: {counts}")
         ids += unknown
         titles += [None] * len(unknown)
         categories = None if categories is None else categories + [""] * len(unknown)
@@ -302,5 +304,5 @@ def _distinct_rows(items: RawItems, remarks: Remarks) -> list[int]:
             )
     repeated = len(items.item_id) - len(first)
     if repeated:
-        remarks.say(f"{repeated:,} rows of {items.where} repeat an item with the same title and were left out")
+        remarks.say(f"rows of {Path(items.where).name} that repeat an item with the same title, left out: {repeated:,}")
     return list(first.values())

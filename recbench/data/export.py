@@ -21,8 +21,9 @@ from recbench.contracts.dataset import Dataset
 from recbench.contracts.errors import DataError, UsageError
 from recbench.contracts.examples import Examples
 from recbench.contracts.split import Split
-from recbench.data.importing import ABOUT, Format
+from recbench.data.importing import Format
 from recbench.data.locate import EventIndex
+from recbench.data.sources.options import ABOUT
 
 TableFormat = Literal["tsv", "parquet"]
 

@@ -12,16 +12,13 @@ from recbench.contracts.dataset import Dataset
 from recbench.contracts.errors import DataError, UsageError
 from recbench.data.build import Remarks
 from recbench.data.sources.d3_csv import find_d3_files, import_d3_csv
-from recbench.data.sources.options import ImportOptions
+from recbench.data.sources.options import ABOUT, ImportOptions
 from recbench.data.sources.recbole_atomic import import_recbole
 from recbench.data.sources.table import import_table
 from recbench.data.store import BUILT_IN
 from recbench.data.tables import table_suffix
 
 Format = Literal["table", "recbole", "d3-csv"]
-
-#: File that an export writes beside its tables, with what they cannot hold: noun and notes.
-ABOUT = "about.json"
 
 _READERS: dict[Format, Callable[[Sequence[Path], ImportOptions, Remarks], Dataset]] = {
     "table": import_table,

@@ -174,7 +174,7 @@ def test_wrong_files_are_named(folder: Path) -> None:
 
 def test_rows_that_do_not_go_on_are_noted(folder: Path) -> None:
     frame([("u", [(4, 60), (5, 61)], 6, 62)]).to_csv(folder / "test.csv", index=False)
-    assert read(folder).notes == ("1 rows do not continue their user's earlier rows: events between are missing",)
+    assert read(folder).notes == ("rows that do not go on where their user's earlier rows end: 1",)
 
 
 @pytest.fixture(scope="module")

@@ -202,7 +202,7 @@ def test_items_missing_in_the_item_table_are_added_untitled(folder: Path) -> Non
     assert dataset.catalog.ids == ("2", "3", "1")
     assert dataset.catalog.titles[2] == ""
     assert dataset.catalog.categories == ("y", "", "")
-    assert dataset.notes == ("1 items of the events are missing in the item table and have no title",)
+    assert dataset.notes == ("items without title because the item table lacks them: 1 (in 2 events)",)
 
 
 def test_tables_that_do_not_belong_together(folder: Path) -> None:
@@ -213,7 +213,7 @@ def test_tables_that_do_not_belong_together(folder: Path) -> None:
 
 def test_repeated_item_rows(folder: Path) -> None:
     write(pd.concat([ITEMS, ITEMS[:1]]), folder / "items.csv")
-    assert "1 rows of" in read(folder).source
+    assert "left out: 1" in read(folder).source
     write(pd.concat([ITEMS, ITEMS[:1].assign(title="Other")]), folder / "items.csv")
     with pytest.raises(DataError, match="data rows 1 and 4 both describe the item '1'"):
         read(folder)

@@ -117,7 +117,7 @@ def import_d3_csv(paths: Sequence[Path], options: ImportOptions, remarks: Remark
     sequences = _stitch(rows, len(users))
     gaps = sum(sequence.gaps for sequence in sequences)
     if gaps:
-        remarks.notes.append(f"{gaps:,} rows do not continue their user's earlier rows: events between are missing")
+        remarks.notes.append(f"rows that do not go on where their user's earlier rows end: {gaps:,}")
     interactions = _interactions(sequences)
     train = _numbered(rows["train"], 0) if "train" in rows else _recover_train(interactions, rows["valid"])
     if "train" not in rows and RECOVERED_NOTE not in remarks.notes:

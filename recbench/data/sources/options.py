@@ -9,6 +9,9 @@ from recbench.data.build import Remarks
 from recbench.data.columns import Role
 from recbench.data.text import guess_noun
 
+#: File that an export writes beside its tables, with what they cannot hold: noun and notes.
+ABOUT = "about.json"
+
 
 @dataclass(frozen=True)
 class ImportOptions:

@@ -16,12 +16,12 @@ from recbench.contracts.dataset import Dataset
 from recbench.contracts.errors import DataError
 from recbench.data.build import RawEvents, RawItems, Remarks, as_ids, build_dataset, is_numeric
 from recbench.data.columns import Columns, Role, guess_column
-from recbench.data.sources.options import ImportOptions
+from recbench.data.sources.options import ABOUT, ImportOptions
 from recbench.data.tables import TableFile, open_table, read_columns, table_suffix
 from recbench.data.text import CATEGORY_SEPARATOR
 
 # Descriptions that lie beside tables and are no tables themselves.
-_NOT_TABLES = ("about.json", "SOURCE.json", "STATS.json", "dataset.json")
+_NOT_TABLES = (ABOUT, "SOURCE.json", "STATS.json", "dataset.json")
 
 
 def import_table(paths: Sequence[Path], options: ImportOptions, remarks: Remarks) -> Dataset:
