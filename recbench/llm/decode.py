@@ -13,7 +13,7 @@ from pydantic import Field
 from recbench.artifacts.files import atomic_path
 from recbench.contracts.config import StrictModel
 from recbench.contracts.examples import Queries
-from recbench.contracts.hashing import hash_json
+from recbench.contracts.hashing import hash_arrays, hash_json
 from recbench.contracts.method import RunContext
 from recbench.contracts.rankings import Rankings, concat_rankings
 from recbench.llm.beam import BeamResult, DeviceTrie, beam_search
@@ -57,7 +57,7 @@ def rank_titles(
     parts: list[Rankings] = []
     with ctx.stage("decode"), ctx.progress.bar("decode", len(queries)) as bar:
         for shard in shards:
-            path = folder / f"{_shard_name(queries, shard, config)}.npz"
+            path = folder / f"{_shard_name(queries, shard, config, ctx.mask_history)}.npz"
             if path.exists():
                 part = _read_shard(path, queries, shard)
                 bar.advance(len(shard))
@@ -69,8 +69,11 @@ def rank_titles(
     return _in_query_order(concat_rankings(parts), queries, codec)
 
 
-def _shard_name(queries: Queries, rows: np.ndarray, config: DecodingConfig) -> str:
-    return hash_json([queries.example_id[rows].tolist(), config.model_dump(mode="json")])
+def _shard_name(queries: Queries, rows: np.ndarray, config: DecodingConfig, mask_history: bool) -> str:
+    asked = queries.take(rows)
+    return hash_json(
+        [hash_arrays([asked.example_id, asked.offsets, asked.items]), config.model_dump(mode="json"), mask_history]
+    )
 
 
 def _decode_shard(
