@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -119,7 +118,7 @@ def _read_frame(path: Path) -> pd.DataFrame:
             sep=r"\s+",
             header=None,
             names=list(RUN_COLUMNS),
-            usecols=range(len(RUN_COLUMNS)),
+            index_col=False,
             dtype=str,
             quoting=csv.QUOTE_NONE,
             keep_default_na=False,
@@ -128,14 +127,16 @@ def _read_frame(path: Path) -> pd.DataFrame:
         )
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.", "Check the path.") from None
-    except (pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError, EOFError, OSError) as error:
+    except (pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError) as error:
         raise DataError(f"{path} cannot be read as a TREC run file: {error}.", _FORMAT) from error
+    if frame.empty:
+        raise DataError(f"{path} is empty.", _FORMAT)
     short = frame["tag"].isna() | (frame["tag"] == "")
     if short.any():
         raise DataError(f"{path}, line {short.argmax() + 1}: fewer than six fields.", _FORMAT)
-    frame["example_id"] = _numbers(path, frame["example_id"], "example_id", "int64")
-    frame["rank"] = _numbers(path, frame["rank"], "rank", "int64")
-    frame["score"] = _numbers(path, frame["score"], "score", "float64")
+    frame["example_id"] = _numbers(path, frame["example_id"], int)
+    frame["rank"] = _numbers(path, frame["rank"], int)
+    frame["score"] = _numbers(path, frame["score"], float)
     bad = ~np.isfinite(frame["score"])
     if bad.any():
         raise DataError(f"{path}, line {bad.argmax() + 1}: the score is not finite.", _FORMAT)
@@ -145,13 +146,22 @@ def _read_frame(path: Path) -> pd.DataFrame:
 _FORMAT = "Expected lines of the form: example_id Q0 item_id rank score tag."
 
 
-def _numbers(path: Path, column: pd.Series, name: str, kind: Literal["int64", "float64"]) -> np.ndarray:
-    numbers = pd.to_numeric(column, errors="coerce")
-    bad = numbers.isna() if kind == "float64" else numbers.isna() | (numbers % 1 != 0)
-    if bad.any():
-        line = int(bad.argmax())
-        raise DataError(f"{path}, line {line + 1}: {name} is {column[line]!r}, not a number.", _FORMAT)
-    return numbers.to_numpy(dtype=kind)
+def _numbers(path: Path, column: pd.Series, kind: type[int] | type[float]) -> np.ndarray:
+    """Parse a column exactly: pandas' own parser of numbers gives up the last digits for speed."""
+    texts = column.to_numpy(dtype=object)
+    try:
+        return texts.astype(np.int64 if kind is int else np.float64)
+    except (ValueError, OverflowError):
+        line = next(number for number, text in enumerate(texts, start=1) if not _parses(text, kind))
+        raise DataError(f"{path}, line {line}: {column.name} is {texts[line - 1]!r}, not a number.", _FORMAT) from None
+
+
+def _parses(text: str, kind: type[int] | type[float]) -> bool:
+    try:
+        number = kind(text)
+    except ValueError:
+        return False
+    return kind is float or -(2**63) <= number < 2**63
 
 
 def _refuse_repeats(path: Path, row: np.ndarray, frame: pd.DataFrame) -> None:

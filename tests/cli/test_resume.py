@@ -27,12 +27,6 @@ def run(plugins: PluginFolder, tmp_path: Path) -> list[str]:
     return ["run", "--method", "stoppable", "--dataset", "tiny", "--json"]
 
 
-@pytest.fixture
-def here(capsys: pytest.CaptureFixture[str]) -> Here:
-    """Return what runs a command line in this process."""
-    return Here(capsys)
-
-
 def results(folder: Path) -> tuple[pd.DataFrame, pd.DataFrame, dict[str, object], str]:
     return (
         pd.read_parquet(folder / "rankings.parquet"),
