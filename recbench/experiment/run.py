@@ -120,7 +120,7 @@ def _attempt(plan: RunPlan, paths: RunPaths, command: Sequence[str], progress: P
     _remove_leftovers(paths)
     attempt = _Attempt(plan, paths, _first_manifest(plan, paths, command))
     try:
-        with _log_file(paths.log), open_train_log(paths.train_log) as train_log:
+        with _log_file(paths.log, ("recbench", _package(plan.method))), open_train_log(paths.train_log) as train_log:
             attempt.start()
             attempt.work(_context(plan, paths, progress, train_log))
         return attempt.complete()
@@ -153,15 +153,18 @@ class _Attempt:
         write_text(self.paths.config, yaml.safe_dump(self.plan.resolved, sort_keys=False, allow_unicode=True))
         self.update(status="running", error=None)
         log.info(
-            "Run %s: %s on %s, seed %d, on %s%s.",
+            "Run %s: %s%s on %s, seed %d, on %s%s.",
             self.manifest.run_id,
             self.manifest.method,
+            f" ({self.manifest.backbone.name})" if self.manifest.backbone else "",
             self.manifest.dataset,
             self.manifest.seed,
             self.manifest.device,
             f", attempt {self.manifest.attempts}" if self.manifest.attempts > 1 else "",
         )
         log.info("Folder: %s", self.paths.folder)
+        for note in self.manifest.notes:
+            log.debug("Note: %s", note)
 
     def work(self, ctx: RunContext) -> None:
         """Fit, rank and evaluate, each step only if no earlier attempt finished it."""
@@ -290,6 +293,11 @@ def _remove_leftovers(paths: RunPaths) -> None:
         leftover.unlink()
 
 
+def _package(method: Method) -> str:
+    """Return the top-level package that a method comes from."""
+    return type(method).__module__.partition(".")[0]
+
+
 class _LogFile(logging.FileHandler):
     """A log that cannot be written stops the run: it would end without the record of how it came about."""
 
@@ -299,14 +307,14 @@ class _LogFile(logging.FileHandler):
 
 
 @contextmanager
-def _log_file(path: Path) -> Iterator[None]:
-    """Write everything down to DEBUG into a file while the block runs, Python's warnings included."""
+def _log_file(path: Path, packages: Sequence[str]) -> Iterator[None]:
+    """Write a log file while the block runs: DEBUG of ``packages``, INFO of all others, and Python's warnings."""
     handler = _LogFile(path, encoding="utf-8")
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root = logging.getLogger()
-    levels = {name: logging.getLogger(name).level for name in ("", "recbench", "baselines", "latent")}
-    for name in levels:
-        logging.getLogger(name).setLevel(logging.DEBUG if name else min(root.level, logging.INFO))
+    levels = {logger: logger.level for logger in (root, *map(logging.getLogger, packages))}
+    for logger in levels:
+        logger.setLevel(min(root.level, logging.INFO) if logger is root else logging.DEBUG)
     root.addHandler(handler)
     logging.captureWarnings(True)
     try:
@@ -317,6 +325,6 @@ def _log_file(path: Path) -> Iterator[None]:
     finally:
         logging.captureWarnings(False)
         root.removeHandler(handler)
-        for name, level in levels.items():
-            logging.getLogger(name).setLevel(level)
+        for logger, level in levels.items():
+            logger.setLevel(level)
         handler.close()
