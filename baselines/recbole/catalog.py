@@ -16,15 +16,21 @@ INSTALL_HINT = (
     "pip install --no-deps recbole==1.2.1, then pip install colorlog colorama scikit-learn tensorboard texttable tqdm."
 )
 
-#: Models that cannot be trained on histories and targets alone, and why.
+_FEATURES = "it needs features of items, and rows hold histories and targets only"
+_GRAPH = "it needs pretrained embeddings of a knowledge graph"
+_READS_TARGET = "RecBole's code of it reads the target while it scores, and queries have none"
+
+#: Models that this adapter refuses, and why.
 UNSUPPORTED = {
-    "DIEN": "it needs a sampled negative for every item of the history",
-    "FDSA": "it needs item features",
-    "GRU4RecF": "it needs item features",
-    "GRU4RecKG": "it needs pretrained knowledge graph embeddings",
-    "KSR": "it needs pretrained knowledge graph embeddings",
-    "S3Rec": "it needs item features and a pretraining stage",
-    "SASRecF": "it needs item features",
+    "DIEN": "it needs a sampled negative for every item of a history",
+    "FDSA": _FEATURES,
+    "GRU4RecCPR": _READS_TARGET,
+    "GRU4RecF": _FEATURES,
+    "GRU4RecKG": _GRAPH,
+    "KSR": _GRAPH,
+    "S3Rec": _FEATURES,
+    "SASRecCPR": _READS_TARGET,
+    "SASRecF": _FEATURES,
 }
 
 
@@ -69,8 +75,8 @@ def check_model(name: str) -> str:
         raise ConfigError(f"RecBole has no sequential model '{name}'.{guess} Known: {usable}.")
     if name in UNSUPPORTED:
         raise ConfigError(
-            f"RecBole's {name} cannot be run here: {UNSUPPORTED[name]}, and rows hold histories and targets only.",
-            "Choose another model; 'recbench methods show recbole:SASRec' shows how.",
+            f"RecBole's {name} cannot be run here: {UNSUPPORTED[name]}.",
+            f"These can: {', '.join(model for model in known if model not in UNSUPPORTED)}.",
         )
     return name
 

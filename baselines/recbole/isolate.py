@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import random
+import resource
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -46,6 +48,16 @@ def seed_everything(seed: int) -> None:
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)
+
+
+def peak_memory_bytes(device: torch.device) -> dict[str, int]:
+    """Return this process's peak memory so far: "host", and "device" where that is another."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    # Linux counts in KiB, macOS in bytes.
+    result = {"host": peak if sys.platform == "darwin" else peak * 1024}
+    if device.type == "cuda":
+        result["device"] = torch.cuda.max_memory_allocated(device)
+    return result
 
 
 def build_dataset(folder: Path, spec: ModelSpec, rows: dict[str, list[str]]) -> tuple[Any, Any]:

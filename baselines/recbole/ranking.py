@@ -64,6 +64,7 @@ def score_catalogue(model: Any, vocabulary: Vocabulary, queries: Queries, max_hi
 def score_vocabulary(model: Any, vocabulary: Vocabulary, queries: Queries, max_history: int) -> torch.Tensor:
     """Return float32 (N, V): the score of every item of the vocabulary, on the model's device."""
     from recbole.data.interaction import Interaction
+    from recbole.model.abstract_recommender import AbstractRecommender
 
     history, length = vocabulary.histories(queries, max_history)
     columns = {
@@ -74,15 +75,9 @@ def score_vocabulary(model: Any, vocabulary: Vocabulary, queries: Queries, max_h
     n_known = len(vocabulary.items) + 1
     device = next(model.parameters()).device
     batch = Interaction(columns).to(device)
-    if type(model).full_sort_predict is _undefined(model):
+    if type(model).full_sort_predict is AbstractRecommender.full_sort_predict:
         return _score_pairs(model, batch, n_known)[:, 1:]
     return model.full_sort_predict(batch).view(len(queries), n_known)[:, 1:]
-
-
-def _undefined(model: Any) -> Any:
-    from recbole.model.abstract_recommender import AbstractRecommender
-
-    return AbstractRecommender.full_sort_predict
 
 
 def _score_pairs(model: Any, batch: Any, n_known: int) -> torch.Tensor:

@@ -18,8 +18,18 @@ import numpy as np
 import torch
 from safetensors import safe_open
 
-from baselines.recbole.isolate import HISTORY, ITEM, LABEL, LENGTH, NEGATIVE, USER, build_dataset, build_model
-from baselines.recbole.isolate import seed_everything as seed_globals
+from baselines.recbole.isolate import (
+    HISTORY,
+    ITEM,
+    LABEL,
+    LENGTH,
+    NEGATIVE,
+    USER,
+    build_dataset,
+    build_model,
+    peak_memory_bytes,
+    seed_everything,
+)
 from baselines.recbole.job import (
     CHECKPOINT,
     OUTCOME,
@@ -77,7 +87,7 @@ def fit(folder: Path, job: FitJob, emit: Callable[..., None]) -> None:
     config, dataset = build_dataset(folder, job.spec, {part: lines for part, lines in rows.items() if lines})
     parts = dataset.build()
     vocabulary = Vocabulary.of(dataset)
-    seed_globals(derive_seed(job.seed, "recbole", "init"))
+    seed_everything(derive_seed(job.seed, "recbole", "init"))
     model = build_model(config, parts[0], job.spec)
     optimizer = torch.optim.Adam(model.parameters(), lr=job.learning_rate, weight_decay=job.weight_decay)
     best, progress = resume(folder / CHECKPOINT, job, model, optimizer)
@@ -97,8 +107,11 @@ def fit(folder: Path, job: FitJob, emit: Callable[..., None]) -> None:
         emit("epoch", epoch=progress.epoch, loss=loss, ndcg=value, seconds=seconds)
     write_arrays(folder / WEIGHTS, {name: tensor.cpu().numpy() for name, tensor in best.items()})
     write_arrays(folder / VOCABULARY, {"items": vocabulary.items, "users": vocabulary.users})
-    n_parameters = sum(parameter.numel() for parameter in model.parameters())
-    write_json(folder / OUTCOME, {**asdict(progress), "n_parameters": n_parameters})
+    facts = {
+        "n_parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "worker_peak_memory_bytes": peak_memory_bytes(config["device"]),
+    }
+    write_json(folder / OUTCOME, {**asdict(progress), **facts})
 
 
 class _Batches:
@@ -166,7 +179,7 @@ def _label(batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 def _train_epoch(model: Any, optimizer: torch.optim.Optimizer, batches: _Batches, epoch: int) -> float:
     """Train one epoch and return the mean loss of its batches."""
-    seed_globals(derive_seed(batches.job.seed, "recbole", "epoch", epoch))
+    seed_everything(derive_seed(batches.job.seed, "recbole", "epoch", epoch))
     model.train()
     total, n_batches = torch.zeros((), device=batches.columns[ITEM].device), 0
     for batch in batches.of_epoch(epoch):

@@ -174,6 +174,7 @@ def test_all_sequential_models_are_known() -> None:
         ("sasrec", "Did you mean 'SASRec'"),
         ("LightGCN", "no sequential model 'LightGCN'"),
         ("KSR", "knowledge graph"),
+        ("SASRecCPR", "reads the target"),
     ],
 )
 def test_models_that_cannot_be_run(name: str, message: str) -> None:
