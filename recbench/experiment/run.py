@@ -170,14 +170,16 @@ class _Attempt:
         """Fit, rank and evaluate, each step only if no earlier attempt finished it."""
         plan, paths = self.plan, self.paths
         ctx.timings_s["prepare"] = plan.prepare_s
-        if not paths.rankings.exists():
-            method = self._fitted(ctx)
-            self._rank(method, ctx)
-        rankings = read_rankings(paths.rankings, plan.dataset.catalog)
-        with ctx.stage("evaluate"):
-            summary = read_json(_method_summary(paths))
-            write_evaluation(paths, rankings, plan.dataset, plan.split, plan.protocol, summary)
-        self._save_timings(ctx)
+        try:
+            if not paths.rankings.exists():
+                method = self._fitted(ctx)
+                self._rank(method, ctx)
+            rankings = read_rankings(paths.rankings, plan.dataset.catalog)
+            with ctx.stage("evaluate"):
+                summary = read_json(_method_summary(paths))
+                write_evaluation(paths, rankings, plan.dataset, plan.split, plan.protocol, summary)
+        finally:
+            self._save_timings(ctx)
         log.info("Everything is written.")
 
     def _fitted(self, ctx: RunContext) -> Method:
@@ -203,7 +205,6 @@ class _Attempt:
             write_generations(self.paths.generations, rankings.generations)
         # Last, because an attempt that finds it takes everything before it as done.
         write_rankings(self.paths.rankings, rankings, catalog)
-        self._save_timings(ctx)
 
     def _save_timings(self, ctx: RunContext) -> None:
         """Keep times and memory of all attempts: stages that several of them worked on add up."""

@@ -99,10 +99,13 @@ def test_interrupted_run_is_cancelled_and_goes_on(
     assert "Traceback" not in stopped.stderr
     folder = only_folder(tmp_path / "runs", "stoppable")
     assert manifest_of(folder)["status"] == "cancelled"
+    fit_s = manifest_of(folder)["timings_s"]["fit"]
+    assert fit_s > 0
     listed = here("runs", "list", "--runs-dir", tmp_path / "runs", "--json")
     assert [row["status"] for row in json.loads(listed.stdout)["runs"]] == ["cancelled"]
     done = here(*arguments)
     assert json.loads(done.stdout)["attempts"] == 2
+    assert json.loads(done.stdout)["timings_s"]["fit"] > fit_s, "the times of all attempts add up"
     here(*run, "--runs-dir", tmp_path / "undisturbed")
     assert_same_results(folder, only_folder(tmp_path / "undisturbed", "stoppable"))
 
