@@ -205,6 +205,7 @@ class _Attempt:
             write_generations(self.paths.generations, rankings.generations)
         # Last, because an attempt that finds it takes everything before it as done.
         write_rankings(self.paths.rankings, rankings, catalog)
+        self._save_timings(ctx)
 
     def _save_timings(self, ctx: RunContext) -> None:
         """Keep times and memory of all attempts: stages that several of them worked on add up."""
