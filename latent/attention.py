@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
 ROPE_BASE = 1000.0
 
@@ -41,10 +42,12 @@ class LatentAttention(nn.Module):
 
     def __init__(self, hidden_size: int, init_std: float = 0.02) -> None:
         super().__init__()
-        self.query = nn.Linear(hidden_size, hidden_size)
-        self.key = nn.Linear(hidden_size, hidden_size)
-        self.value = nn.Linear(hidden_size, hidden_size)
+        # nn.Linear would draw its first weights from the global generator; reset() sets every one of them.
+        self.query = skip_init(nn.Linear, hidden_size, hidden_size)
+        self.key = skip_init(nn.Linear, hidden_size, hidden_size)
+        self.value = skip_init(nn.Linear, hidden_size, hidden_size)
         self.init_std = init_std
+        self.reset(torch.Generator().manual_seed(0))
 
     def reset(self, generator: torch.Generator) -> None:
         """Draw fresh weights from ``generator`` (a CPU generator)."""

@@ -13,6 +13,9 @@ from typing import Any
 
 import numpy as np
 
+# rich draws from Python's generator when it is imported, which a method's first log line on a terminal may cause.
+import rich.style  # noqa: F401
+
 _UNLIKELY_SEED = 3_141_592_653
 
 
