@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import os
 import signal
@@ -52,6 +53,8 @@ def hit_rate(lists: Rankings) -> float:
 
 
 def workers() -> list[psutil.Process]:
+    """Return the workers of methods that are still in use."""
+    gc.collect()
     children = psutil.Process().children(recursive=True)
     return [child for child in children if "baselines.recbole.worker" in " ".join(child.cmdline())]
 
