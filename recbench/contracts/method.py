@@ -120,7 +120,7 @@ class Method(ABC):
 
     @abstractmethod
     def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
-        """Learn. A second call forgets the first. Resumes from ``ctx.work_dir`` if an earlier attempt left something."""
+        """Learn; a second call forgets the first. Go on from what an earlier attempt left in ``ctx.work_dir``."""
 
     @abstractmethod
     def rank(self, queries: Queries, k: int, ctx: RunContext) -> Rankings:

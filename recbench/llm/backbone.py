@@ -15,7 +15,7 @@ from recbench.contracts.errors import ConfigError, DataError, did_you_mean
 from recbench.contracts.examples import Examples
 from recbench.contracts.hashing import hash_file, hash_json
 from recbench.contracts.method import BackboneSpec, RunContext
-from recbench.llm.presets import PRESETS, preset_folder
+from recbench.llm.presets import PRESETS, preset_folder, preset_recipe
 from recbench.llm.quiet import no_progress_bars
 
 log = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def resolve(requested: str, device: str) -> BackboneSpec:
     if requested == "auto":
         return _automatic(device)
     if requested in PRESETS:
-        return BackboneSpec(name=requested, requested=requested)
+        return BackboneSpec(name=requested, revision=preset_recipe(requested), requested=requested)
     if Path(requested).is_dir():
         return BackboneSpec(
             name=str(Path(requested).resolve()), revision=_folder_hash(Path(requested)), requested=requested
@@ -82,7 +82,7 @@ def _automatic(device: str) -> BackboneSpec:
     else:
         reason = "there is no CUDA device"
     log.warning("Backbone auto: %s, so the small preset 'nano' is used, not the paper's %s.", reason, PAPER_MODEL)
-    return BackboneSpec(name="nano", requested="auto")
+    return BackboneSpec(name="nano", revision=preset_recipe("nano"), requested="auto")
 
 
 def _hub_revision(name: str) -> str:
@@ -133,7 +133,7 @@ def open_backbone(
         raise ConfigError("This method builds on a language model, but the run has no backbone.", "Give --backbone.")
     preset = PRESETS.get(spec.name)
     source = str(preset_folder(spec.name, train, ctx)) if preset else spec.name
-    # A hub commit pins the download; for a folder the revision is our own hash of its files.
+    # A hub commit pins the download; for a preset and a folder the revision is our own hash.
     revision = spec.revision if not preset and not os.path.isdir(spec.name) else None
     dtype = _dtype(precision, ctx.device)
     try:

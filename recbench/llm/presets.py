@@ -73,13 +73,18 @@ PRESETS: dict[str, Preset] = {
 }
 
 
+def preset_recipe(name: str) -> str:
+    """Return a hash of how a preset is made; with the training rows and the catalogue it determines the weights."""
+    return hash_json([PRESETS[name].model_dump(), PROMPT_VERSION])
+
+
 def preset_folder(name: str, train: Examples, ctx: RunContext) -> Path:
     """Return the folder of a pretrained preset for these training rows; train it first if there is none.
 
     Two processes that ask at once train it once; an interrupted training goes on where it stopped.
     """
     preset = PRESETS[name]
-    key = hash_json([preset.model_dump(), PROMPT_VERSION, ctx.catalog.fingerprint, train.fingerprint])
+    key = hash_json([preset_recipe(name), ctx.catalog.fingerprint, train.fingerprint])
     root = ctx.cache_dir / "backbones"
     folder = root / f"{name}-{key}"
     if folder.is_dir():
