@@ -46,6 +46,9 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, location[:-1])
         return f"{path}: unknown key.{did_you_mean(location[-1], known)} Known here: {', '.join(known) or 'none'}."
+    if problem["type"] == "value_error":  # raised by a validator of ours, in our words
+        message = str(problem["ctx"]["error"]).rstrip(".")
+        return f"{path}: {message}." if location else f"{message}."
     return f"{path}: got {problem.get('input')!r}; {problem['msg'][0].lower()}{problem['msg'][1:]}."
 
 

@@ -13,6 +13,7 @@ from recbench.contracts.config import StrictModel, build_config
 from recbench.contracts.errors import ConfigError, UsageError
 
 DEFAULT_SEED = 42
+_GROUPS = {"protocol", "config"}
 
 
 class ExperimentConfig(StrictModel):
@@ -73,6 +74,11 @@ def read_config_file(path: Path) -> dict[str, Any]:
             f"{path} holds a {type(values).__name__}, not keys with values.",
             "Expected keys: " + ", ".join(f"{key}:" for key in ExperimentConfig.model_fields) + ".",
         )
+    for group in _GROUPS & values.keys():
+        if values[group] is None:  # all keys below it are commented out
+            values[group] = {}
+        elif not isinstance(values[group], dict):
+            raise ConfigError(f"{path}: {group}: holds {values[group]!r}, expected keys with values below it.")
     return values
 
 
@@ -92,6 +98,8 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             raise UsageError(
                 f"--set {assignment}: expected KEY=VALUE.", "For instance --set decoding.beams=20 or --set epochs=3."
             )
+        if keys == ["protocol"]:
+            raise UsageError(f"--set {assignment}: 'protocol' is a group of keys.", "Say which: protocol.depth=50.")
         group = result if keys[0] == "protocol" else result.setdefault("config", {})
         for key in keys[:-1]:
             group = group.setdefault(key, {})

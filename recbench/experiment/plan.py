@@ -132,9 +132,16 @@ def resolve_protocol(values: dict[str, Any], dataset: Dataset) -> Protocol:
     """Fill in the protocol; where the user names no split it is the data set's own.
 
     Raises:
-        ConfigError: a key or value is not accepted.
+        ConfigError: a key or value is not accepted, or the rules are those of another version.
     """
-    return build_config(Protocol, {"split": default_strategy(dataset), **values}, "the protocol")
+    protocol = build_config(Protocol, {"split": default_strategy(dataset), **values}, "the protocol")
+    current = Protocol.model_fields["version"].default
+    if protocol.version != current:
+        raise ConfigError(
+            f"protocol.version is {protocol.version}; this recbench follows version {current} of the rules.",
+            "Leave it out, or use the recbench that had that version.",
+        )
+    return protocol
 
 
 def _resolve_backbone(asked: ExperimentConfig, capabilities: Capabilities, device: str) -> BackboneSpec | None:

@@ -37,7 +37,7 @@ def test_assignments_nest_and_the_last_one_wins() -> None:
     }
 
 
-@pytest.mark.parametrize("assignment", ["beams", "=3", "a..b=3", ".a=3", "a=[1"])
+@pytest.mark.parametrize("assignment", ["beams", "=3", "a..b=3", ".a=3", "a=[1", "protocol=3"])
 def test_malformed_assignments_are_named(assignment: str) -> None:
     with pytest.raises(UsageError, match="--set "):
         parse_assignments([assignment])
@@ -84,6 +84,8 @@ def test_flags_win_over_assignments_over_the_file(tmp_path: Path) -> None:
         ("method: x\ndataset: y\nseed: -1\n", "seed: got -1"),
         ("method: x\ndataset: y\nsede: 1\nprotcol: {}\n", "2 problems"),
         ("seed: 3\n", "No method and no dataset given"),
+        ("method: x\ndataset: y\nprotocol: 3\n", "protocol: holds 3, expected keys"),
+        ("method: x\ndataset: y\nconfig: [a]\n", "config: holds ['a'], expected keys"),
         ("", "No method and no dataset given"),
     ],
 )
@@ -93,6 +95,13 @@ def test_wrong_files(tmp_path: Path, content: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         build_experiment(file, {}, [])
     assert message in caught.value.message
+
+
+def test_a_group_without_keys_is_empty(tmp_path: Path) -> None:
+    file = tmp_path / "f.yaml"
+    file.write_text("method: x\ndataset: y\nconfig:\n  # epochs: 3\nprotocol:\n")
+    asked = build_experiment(file, {"protocol": {"limit_test": 7}}, [])
+    assert (asked.config, asked.protocol) == ({}, {"limit_test": 7})
 
 
 def test_missing_and_wrongly_encoded_files(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from recbench.contracts.errors import ConfigError, MissingExtraError
 from recbench.contracts.method import Capabilities
 from recbench.data.store import save_dataset
 from recbench.experiment.config import ExperimentConfig
-from recbench.experiment.plan import make_plan, package_versions
+from recbench.experiment.plan import make_plan, package_versions, resolve_protocol
 from recbench.experiment.resources import choose_device, peak_memory_bytes
 from recbench.testing.tiny import tiny_dataset
 
@@ -77,3 +77,8 @@ def test_sources_own_split_is_the_default() -> None:
     )  # fmt: skip
     assert resolve_protocol({}, provided).split == "provided"
     assert resolve_protocol({"split": "leave-one-out"}, provided).split == "leave-one-out"
+
+
+def test_rules_of_another_version_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"protocol.version is 99; this recbench follows version \d"):
+        resolve_protocol({"version": 99}, tiny_dataset())
