@@ -1,0 +1,104 @@
+"""Which model a name means, and the presets that are trained here."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from recbench.contracts.dataset import title_key
+from recbench.contracts.errors import ConfigError, DataError
+from recbench.contracts.examples import Examples
+from recbench.contracts.method import BackboneSpec, RunContext
+from recbench.llm import presets
+from recbench.llm.backbone import open_backbone, resolve
+from recbench.llm.presets import PRESETS, pack_sequences, preset_folder, preset_recipe, train_tokenizer
+from recbench.testing.tiny import tiny_catalog, tiny_split
+
+
+def context(folder: Path, backbone: str = "nano") -> RunContext:
+    return RunContext(tiny_catalog(), 0, "cpu", folder / "work", folder, BackboneSpec(name=backbone))
+
+
+@pytest.fixture
+def small_nano(monkeypatch):
+    """The nano preset in a size for tests."""
+    small = PRESETS["nano"].model_copy(update={"width": 16, "inner": 16, "epochs": 1, "block": 32, "vocabulary": 300})
+    monkeypatch.setitem(presets.PRESETS, "nano", small)
+
+
+def test_auto_without_cuda_is_nano_and_says_so(caplog) -> None:
+    with caplog.at_level(logging.WARNING):
+        spec = resolve("auto", "cpu")
+    assert (spec.name, spec.requested, spec.revision) == ("nano", "auto", preset_recipe("nano"))
+    assert "no CUDA device" in caplog.text
+
+
+def test_a_local_folder_is_known_by_its_content(tiny_llm_folder: Path, tmp_path: Path) -> None:
+    spec = resolve(str(tiny_llm_folder), "cpu")
+    assert spec == resolve(str(tiny_llm_folder), "cuda")
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(DataError, match="safetensors"):
+        resolve(str(tmp_path), "cpu")
+
+
+@pytest.mark.parametrize("name", ["nanoo", "./missing", "a/b/c"])
+def test_an_unknown_name_is_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match="Unknown backbone"):
+        resolve(name, "cpu")
+
+
+def test_without_a_network_a_hub_model_is_a_data_error(monkeypatch) -> None:
+    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: (_ for _ in ()).throw(OSError("no route")))
+    with pytest.raises(DataError, match=r"cannot be reached(.|\n)*--backbone nano"):
+        resolve("nobody/nothing", "cpu")
+
+
+def test_tokenizer_gives_back_every_title_and_knows_the_prompt() -> None:
+    tokenizer = train_tokenizer(tiny_catalog(), 1024)
+    for title in tiny_catalog().titles:
+        assert tokenizer.decode(tokenizer(title_key(title))["input_ids"]) == title_key(title)
+    assert len(tokenizer("### Instruction:")["input_ids"]) <= 4
+
+
+def test_packed_sequences_hold_training_titles_in_order_and_nothing_else() -> None:
+    catalog, split = tiny_catalog(), tiny_split()
+    tokenizer = train_tokenizer(catalog, 512)
+    blocks = pack_sequences(split.train, catalog, tokenizer, 64)
+    assert {len(block) for block in blocks} == {64}
+    text = tokenizer.decode(np.concatenate(blocks)).replace("\ufffd", "")
+    first = split.train.user_sequences()[0]
+    assert text.startswith(", ".join(f'"{title_key(catalog.titles[item])}"' for item in first if catalog.titles[item]))
+    assert text.count('"\n<|endoftext|>') >= len(split.train.user_sequences())
+
+
+def test_a_preset_is_trained_once_and_depends_on_training_rows_only(tmp_path, small_nano) -> None:
+    ctx, split = context(tmp_path), tiny_split()
+    folder = preset_folder("nano", split.train, ctx)
+    stamp = (folder / "model.safetensors").stat().st_mtime_ns
+    assert preset_folder("nano", split.train, replace(ctx, seed=99)) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == stamp
+    fewer: Examples = split.train.take(np.arange(len(split.train) - 1))
+    assert preset_folder("nano", fewer, ctx) != folder
+    backbone = open_backbone(split.train, ctx)
+    assert backbone.model.config.hidden_size == 16
+    assert backbone.tokenizer.eos_token == "<|endoftext|>"
+
+
+def test_an_interrupted_preset_is_never_taken_for_whole(tmp_path, small_nano, monkeypatch) -> None:
+    ctx, split = context(tmp_path), tiny_split()
+    run_stage = presets.run_stage
+    monkeypatch.setattr(presets, "run_stage", lambda *_, **__: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        preset_folder("nano", split.train, ctx)
+    assert not [path for path in (tmp_path / "backbones").iterdir() if (path / "config.json").exists()]
+    monkeypatch.setattr(presets, "run_stage", run_stage)
+    assert (preset_folder("nano", split.train, ctx) / "model.safetensors").exists()
+
+
+def test_a_folder_that_holds_no_model_is_a_data_error(tmp_path) -> None:
+    with pytest.raises(DataError, match="cannot be loaded"):
+        open_backbone(tiny_split().train, context(tmp_path, str(tmp_path)))
