@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
 DEMO := demo
-RUN := $(BIN)/recbench run --dataset ml-100k --limit-test 2000 --runs-dir $(DEMO)/runs
+RUN := $(BIN)/recbench run --dataset ml-100k --limit-test 1000 --runs-dir $(DEMO)/runs
 
 .PHONY: demo test lint clean
 
