@@ -13,9 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 from recbench.llm.trie import TokenTrie
-from recbench.llm.writer import Prefix, TitleWriter, run_body
+from recbench.llm.writer import Prefix, TitleWriter, copy_cache, run_body
 
 _NONE = -1
 
@@ -67,7 +68,7 @@ def beam_search(
     rows = prefix.mask.shape[0]
     device = prefix.mask.device
     state = _Beams.start(rows, n_beams, device)
-    stepper = _Stepper(writer, prefix, n_beams)
+    stepper = _Stepper(writer, prefix, n_beams, trie.max_length)
     logits = stepper.first()
     for step in range(1, trie.max_length + 1):
         logprobs = logits.float() - logits.float().logsumexp(dim=-1, keepdim=True)
@@ -167,13 +168,50 @@ class _Beams:
         self.done = self.done | (best_possible <= self.finished_score[:, -1]) | torch.isinf(self.score[:, 0])
 
 
+class _RoomyLayer(DynamicLayer):
+    """Keys and values of every beam with room for more columns, so that a step writes its own column only.
+
+    Args:
+        keys, values: (B, heads, C, D), of the B rows.
+        n_beams: copies of each row.
+        room: columns to come.
+    """
+
+    def __init__(self, keys: Tensor, values: Tensor, n_beams: int, room: int) -> None:
+        super().__init__()
+        self.lazy_initialization(keys, values)
+        self._length = keys.shape[2]
+        self._all_keys = self._expand(keys, n_beams, room)
+        self._all_values = self._expand(values, n_beams, room)
+        self._show()
+
+    def _expand(self, states: Tensor, n_beams: int, room: int) -> Tensor:
+        rows, heads, length, width = states.shape
+        buffer = states.new_empty((rows, n_beams, heads, length + room, width))
+        buffer[:, :, :, :length] = states.unsqueeze(1)
+        return buffer.flatten(0, 1)
+
+    def _show(self) -> None:
+        self.keys, self.values = self._all_keys[:, :, : self._length], self._all_values[:, :, : self._length]
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Write new columns and return all columns so far."""
+        end = self._length + key_states.shape[2]
+        self._all_keys[:, :, self._length : end] = key_states
+        self._all_values[:, :, self._length : end] = value_states
+        self._length = end
+        self._show()
+        return self.keys, self.values
+
+
 class _Stepper:
     """Feeds the model one token per beam. The prompt's keys and values are expanded once and never move again."""
 
-    def __init__(self, writer: TitleWriter, prefix: Prefix, n_beams: int) -> None:
+    def __init__(self, writer: TitleWriter, prefix: Prefix, n_beams: int, max_steps: int) -> None:
         self.writer = writer
         self.prefix = prefix
         self.n_beams = n_beams
+        self.max_steps = max_steps
         self.cache = DynamicCache()
         self.mask = prefix.mask
         self.shared = 0
@@ -183,11 +221,13 @@ class _Stepper:
         prefix = self.prefix
         ones = torch.ones(prefix.pending.shape[:2], dtype=prefix.mask.dtype, device=prefix.mask.device)
         mask = torch.cat([prefix.mask, ones], dim=1)
-        read = prefix.repeat(1)
-        output = self._run(prefix.pending, mask, read.cache)
-        expanded = Prefix(read.cache, mask, prefix.pending).repeat(self.n_beams)
-        self.cache, self.mask = expanded.cache, expanded.mask
-        self.shared = self.cache.get_seq_length()
+        read = copy_cache(prefix.cache)
+        output = self._run(prefix.pending, mask, read)
+        self.cache.layers = [
+            _RoomyLayer(layer.keys, layer.values, self.n_beams, self.max_steps) for layer in read.layers
+        ]
+        self.mask = mask.repeat_interleave(self.n_beams, dim=0)
+        self.shared = mask.shape[1]
         return output
 
     def next(self, parent: Tensor, token: Tensor) -> Tensor:
