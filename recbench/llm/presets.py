@@ -48,6 +48,8 @@ class Preset(StrictModel):
         vocabulary: tokens of the tokenizer, at most.
         block: tokens in a pretraining row.
         epochs, learning_rate, batch_size: of pretraining (rows of ``block`` tokens per step).
+        min_steps, max_epochs: small data sets get more epochs than ``epochs``: as many as ``min_steps`` optimizer
+            steps need, but no more than ``max_epochs``.
         sft_learning_rate, rl_learning_rate: used for later stages where the user gives none.
         version: raise it when the recipe changes, so that cached weights are not mixed up.
     """
@@ -60,6 +62,8 @@ class Preset(StrictModel):
     vocabulary: int = 4096
     block: int = 256
     epochs: int = 3
+    min_steps: int = 400
+    max_epochs: int = 15
     learning_rate: float = 3e-3
     batch_size: int = 16
     sft_learning_rate: float = 1e-3
@@ -112,8 +116,9 @@ def _pretrain(name: str, preset: Preset, train: Examples, folder: Path, work: Pa
         "Pretraining the %s backbone on %d titles in sequence (%d blocks of %d tokens); cached for later runs.",
         name, len(train), len(blocks), preset.block,
     )  # fmt: skip
+    steps_per_epoch = -(-len(blocks) // preset.batch_size)
     settings = TrainSettings(
-        epochs=preset.epochs,
+        epochs=min(max(preset.epochs, -(-preset.min_steps // steps_per_epoch)), preset.max_epochs),
         learning_rate=preset.learning_rate,
         batch_size=preset.batch_size,
         micro_batch_size=preset.batch_size,

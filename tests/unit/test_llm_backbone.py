@@ -26,7 +26,9 @@ def context(folder: Path, backbone: str = "nano") -> RunContext:
 @pytest.fixture
 def small_nano(monkeypatch):
     """The nano preset in a size for tests."""
-    small = PRESETS["nano"].model_copy(update={"width": 16, "inner": 16, "epochs": 1, "block": 32, "vocabulary": 300})
+    small = PRESETS["nano"].model_copy(
+        update={"width": 16, "inner": 16, "epochs": 1, "max_epochs": 1, "block": 32, "vocabulary": 300}
+    )
     monkeypatch.setitem(presets.PRESETS, "nano", small)
 
 
@@ -86,6 +88,26 @@ def test_a_preset_is_trained_once_and_depends_on_training_rows_only(tmp_path, sm
     backbone = open_backbone(split.train, ctx)
     assert backbone.model.config.hidden_size == 16
     assert backbone.tokenizer.eos_token == "<|endoftext|>"
+
+
+@pytest.mark.parametrize(("batch_size", "epochs"), [(1, 3), (4, 8), (1000, 15)])
+def test_small_data_gets_more_epochs_up_to_a_limit(tmp_path, monkeypatch, batch_size: int, epochs: int) -> None:
+    asked = []
+
+    def remember(*arguments, **_):
+        asked.append(arguments[5])
+        raise KeyboardInterrupt
+
+    ctx, split = context(tmp_path), tiny_split()
+    # 60 blocks: 60, 15 and 1 steps per epoch.
+    monkeypatch.setattr(presets, "pack_sequences", lambda *_: [np.zeros(4, np.int64)] * 60)
+    monkeypatch.setitem(
+        presets.PRESETS, "nano", PRESETS["nano"].model_copy(update={"batch_size": batch_size, "min_steps": 120})
+    )
+    monkeypatch.setattr(presets, "run_stage", remember)
+    with pytest.raises(KeyboardInterrupt):
+        preset_folder("nano", split.train, ctx)
+    assert asked[0].epochs == epochs
 
 
 def test_an_interrupted_preset_is_never_taken_for_whole(tmp_path, small_nano, monkeypatch) -> None:
