@@ -86,7 +86,8 @@ def cannot_write(path: Path, error: OSError) -> ArtifactError:
     """Return the error to raise when ``path`` cannot be written."""
     return ArtifactError(
         f"Cannot write {path}: {error.strerror or error}.",
-        "Free some space or choose another folder (--runs-dir, RECBENCH_HOME); nothing half-written was kept.",
+        "Free some space, mend the permissions or choose another place (--runs-dir, --out, RECBENCH_HOME); "
+        "nothing half-written was kept.",
     )
 
 

@@ -6,15 +6,17 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from recbench.artifacts.files import read_json, write_json
-from recbench.contracts.config import StrictModel
+from recbench.contracts.config import StrictModel, describe_problems
 from recbench.contracts.errors import ArtifactError
 from recbench.contracts.method import BackboneSpec
 from recbench.contracts.protocol import Protocol
 
 SCHEMA_VERSION = 1
+
+_RESTORE = "Restore it, or delete the folder and make the run again."
 
 Status = Literal["pending", "running", "complete", "failed", "cancelled"]
 
@@ -64,7 +66,9 @@ class RunManifest(StrictModel):
             ArtifactError: missing, damaged, or written by a newer recbench.
         """
         values = read_json(path)
-        version = values.get("schema_version") if isinstance(values, dict) else None
+        if not isinstance(values, dict) or "schema_version" not in values:
+            raise ArtifactError(f"{path} is not a run manifest: it lacks schema_version.", _RESTORE)
+        version = values["schema_version"]
         if version != SCHEMA_VERSION:
             raise ArtifactError(
                 f"{path} has schema_version {version!r}; this recbench reads {SCHEMA_VERSION}.",
@@ -72,5 +76,6 @@ class RunManifest(StrictModel):
             )
         try:
             return cls.model_validate(values)
-        except ValueError as error:
-            raise ArtifactError(f"{path} is not a run manifest: {error}.") from None
+        except ValidationError as error:
+            problems = " ".join(describe_problems(cls, error))
+            raise ArtifactError(f"{path} is not a run manifest: {problems}", _RESTORE) from None

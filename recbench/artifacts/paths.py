@@ -74,6 +74,11 @@ class RunPaths:
         return self.folder / "summary.json"
 
     @property
+    def results(self) -> tuple[Path, ...]:
+        """The files that every table is made from."""
+        return self.rankings, self.metrics, self.summary
+
+    @property
     def generations(self) -> Path:
         """Raw texts of methods that write text."""
         return self.folder / "generations.jsonl"

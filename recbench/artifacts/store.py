@@ -95,25 +95,43 @@ class StoredRun:
 
         return read_rankings(self.paths.rankings, catalog)
 
-    def verify(self) -> list[str]:
+    def verify(self, files: Iterable[Path] | None = None) -> list[str]:
         """Return what has changed since the run was complete, one sentence per file; empty if nothing has.
+
+        Args:
+            files: the files to check; None: all that the manifest records.
 
         Raises:
             ArtifactError: the run is not complete, so there is nothing to hold it against.
         """
         if self.manifest.status != "complete":
             raise ArtifactError(
-                f"Run {self.run_id} is {self.manifest.status}: only complete runs can be verified.",
+                f"Run {self.run_id} is {self.manifest.status}: only complete runs have files to rely on.",
                 "Give its command again to complete it.",
             )
         problems = []
-        for name, expected in self.manifest.files.items():
+        recorded = self.manifest.files
+        for name in recorded if files is None else [file.name for file in files]:
             file = self.paths.folder / name
             if not file.is_file():
                 problems.append(f"{name} is missing")
-            elif hash_file(file) != expected:
+            elif hash_file(file) != recorded.get(name):
                 problems.append(f"{name} has changed")
         return problems
+
+    def require_intact(self, files: Iterable[Path] | None = None) -> None:
+        """Check that nobody changed the run since it was complete; arguments as for :meth:`verify`.
+
+        Raises:
+            ArtifactError: names the files that have changed or are missing, or the run is not complete.
+        """
+        problems = self.verify(files)
+        if problems:
+            raise ArtifactError(
+                f"The complete run {self.run_id} in {self.paths.folder} was changed: {'; '.join(problems)}.",
+                f"Restore the files; if only metrics or summary changed, 'recbench evaluate {self.run_id}' rebuilds "
+                "them. Or make another run with --again.",
+            )
 
     def update_hashes(self, files: Iterable[Path]) -> StoredRun:
         """Record the present content of these files in the manifest (after metrics were computed anew).
@@ -157,8 +175,6 @@ class RunStore:
 
     def all(self) -> list[StoredRun]:
         """Return all readable runs, ordered by data set, method and start; a damaged one is a warning in the log."""
-        for damaged in self.damaged():
-            log.warning("The run folder %s is damaged and left out: %s", damaged.folder, damaged.problem)
         return list(self._scan[0])
 
     def damaged(self) -> list[DamagedRun]:
@@ -173,6 +189,7 @@ class RunStore:
                 runs.append(StoredRun.open(manifest.parent))
             except (ArtifactError, OSError) as error:
                 damaged.append(DamagedRun(manifest.parent, str(error)))
+                log.warning("The run folder %s is damaged and left out: %s", manifest.parent, error)
         runs.sort(key=lambda run: (run.manifest.dataset, run.manifest.method, run.manifest.created, run.run_id))
         return runs, damaged
 

@@ -128,7 +128,7 @@ def _read_frame(path: Path) -> pd.DataFrame:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.", "Check the path.") from None
     except (pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError) as error:
-        raise DataError(f"{path} cannot be read as a TREC run file: {error}.", _FORMAT) from error
+        raise DataError(f"{path} cannot be read as a TREC run file: {str(error).strip()}.", _FORMAT) from error
     if frame.empty:
         raise DataError(f"{path} is empty.", _FORMAT)
     short = frame["tag"].isna() | (frame["tag"] == "")

@@ -33,11 +33,16 @@ def build_config(model: type[ModelT], values: Mapping[str, Any], where: str) -> 
     try:
         return model.model_validate(dict(values))
     except ValidationError as error:
-        problems = [_describe(model, item) for item in error.errors()]
+        problems = describe_problems(model, error)
         plural = "problem" if len(problems) == 1 else "problems"
         raise ConfigError(
             f"Configuration of {where}: {len(problems)} {plural}.\n" + "\n".join(f"  - {p}" for p in problems)
         ) from None
+
+
+def describe_problems(model: type[BaseModel], error: ValidationError) -> list[str]:
+    """Return one sentence per wrong key or value, with its dotted path and, for a key, the closest known one."""
+    return [_describe(model, item) for item in error.errors()]
 
 
 def _describe(model: type[BaseModel], problem: Any) -> str:
@@ -46,6 +51,8 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
     if problem["type"] == "extra_forbidden":
         known = _known_keys(model, location[:-1])
         return f"{path}: unknown key.{did_you_mean(location[-1], known)} Known here: {', '.join(known) or 'none'}."
+    if problem["type"] == "missing":
+        return f"{path}: is needed and missing."
     if problem["type"] == "value_error":  # raised by a validator of ours, in our words
         message = str(problem["ctx"]["error"]).rstrip(".")
         return f"{path}: {message}." if location else f"{message}."

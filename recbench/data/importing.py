@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from recbench.artifacts.files import read_json
 from recbench.contracts.dataset import Dataset
-from recbench.contracts.errors import DataError, UsageError
+from recbench.contracts.errors import ArtifactError, DataError, UsageError
 from recbench.data.build import Remarks
 from recbench.data.sources.d3_csv import find_d3_files, import_d3_csv
 from recbench.data.sources.options import ABOUT, ImportOptions
 from recbench.data.sources.recbole_atomic import import_recbole
 from recbench.data.sources.table import import_table
-from recbench.data.store import BUILT_IN
+from recbench.data.store import BUILT_IN, check_name
 from recbench.data.tables import table_suffix
 
 Format = Literal["table", "recbole", "d3-csv"]
@@ -37,8 +37,9 @@ def import_dataset(paths: Sequence[Path], options: ImportOptions, file_format: F
 
     Raises:
         DataError: a file is missing or wrong.
-        UsageError: the name belongs to a built-in data set.
+        UsageError: the name belongs to a built-in data set, or cannot be a folder's.
     """
+    check_name(options.name)
     if options.name in BUILT_IN:
         raise UsageError(
             f"'{options.name}' is the name of a built-in data set.",
@@ -66,12 +67,24 @@ def guess_format(paths: Sequence[Path]) -> Format:
     return "d3-csv"
 
 
+def _read_about(path: Path) -> dict[str, Any]:
+    """Return what an export said about a data set; an ``about.json`` of anything else says nothing."""
+    try:
+        about = read_json(path)
+    except ArtifactError as error:
+        raise DataError(error.message, "Mend it, or move it out of the folder.") from error
+    notes = about.get("notes", []) if isinstance(about, dict) else None
+    if not isinstance(notes, list) or not isinstance(about.get("noun", ""), str):
+        return {}
+    return dict(about)
+
+
 def _with_about(paths: Sequence[Path], options: ImportOptions, remarks: Remarks) -> ImportOptions:
     """Take over noun and notes that an export left beside its files."""
     for path in paths:
         about_file = (path if path.is_dir() else path.parent) / ABOUT
         if about_file.is_file():
-            about = read_json(about_file)
+            about = _read_about(about_file)
             remarks.notes.extend(note for note in about.get("notes", ()) if note not in remarks.notes)
             options = replace(options, noun=options.noun or about.get("noun"))
     return options

@@ -80,6 +80,8 @@ def load_dataset(name: str) -> Dataset:
     """
     if _is_path(name):
         return read_dataset(Path(name).expanduser())
+    if not name:
+        raise _unknown(name)
     folder = datasets_folder() / name
     if not folder.is_dir():
         if name not in BUILT_IN:
@@ -125,11 +127,7 @@ def save_dataset(dataset: Dataset, folder: Path | None = None, replace_old: bool
         UsageError: its name cannot be a folder name.
         ArtifactError: it cannot be written; nothing half-written is left under its name.
     """
-    if not _NAME.fullmatch(dataset.name):
-        raise UsageError(
-            f"'{dataset.name}' cannot be the name of a data set.",
-            "Use letters, digits, '_', '.' and '-', and begin with a letter or digit.",
-        )
+    check_name(dataset.name)
     check_dataset(dataset)
     folder = folder or datasets_folder() / dataset.name
     with atomic_folder(folder) as temporary:
@@ -150,6 +148,19 @@ def save_dataset(dataset: Dataset, folder: Path | None = None, replace_old: bool
             "Give --again to replace it, or another name.",
         )
     return folder
+
+
+def check_name(name: str) -> None:
+    """Check that a data set can be called this: the name becomes a folder's.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"'{name}' cannot be the name of a data set.",
+            "Use letters, digits, '_', '.' and '-', and begin with a letter or digit.",
+        )
 
 
 def read_dataset(folder: Path) -> Dataset:

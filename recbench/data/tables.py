@@ -269,4 +269,4 @@ def _encoding_error(path: Path, encoding: str) -> DataError:
 
 def _lower(error: Exception) -> str:
     text = str(error).strip().rstrip(".")
-    return text[:1].lower() + text[1:]
+    return text if text[1:2].isupper() else text[:1].lower() + text[1:]  # "CSV" stays

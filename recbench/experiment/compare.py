@@ -79,12 +79,16 @@ def select_entries(
 
     Raises:
         UsageError: a reference has no complete run, or the runs are of mixed data or protocols.
+        ArtifactError: the results of a run were changed.
     """
     bags: dict[tuple[str, ...], Entry] = {}
     for reference in references:
         for entry in _resolve(store, reference, dataset, protocol):
             bags.setdefault(entry.run_ids, entry)
-    refuse_mixed([run for entry in bags.values() for run in entry.runs])
+    runs = [run for entry in bags.values() for run in entry.runs]
+    refuse_mixed(runs)
+    for run in runs:
+        run.require_intact(run.paths.results)
     return label_entries(list(bags.values()))
 
 

@@ -154,11 +154,14 @@ def refuse_mixed(runs: Sequence[StoredRun]) -> None:
             values.setdefault(json.dumps(fact[key]), []).append(f"{run.manifest.method} {run.manifest.run_id}")
         if len(values) > 1:
             found = "; ".join(f"{value} in {_some(names)}" for value, names in values.items())
-            hashes = ", ".join(sorted({run.manifest.protocol_hash[:8] for run in runs}))
+            hashes: dict[str, list[str]] = {}
+            for run in runs:
+                hashes.setdefault(run.manifest.protocol_hash[:8], []).append(f"{run.manifest.method} {run.run_id}")
+            here = "; ".join(f"{protocol}: {_some(names)}" for protocol, names in sorted(hashes.items()))
             raise UsageError(
                 f"These runs cannot be compared: {key} differs: {found}.",
                 "Compare runs of one data set and protocol: name run ids, or choose with --dataset and --protocol "
-                f"(first characters of the protocol hash; here: {hashes}).",
+                f"(first characters of the protocol hash; here {here}).",
             )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from recbench.artifacts.provenance import collect_provenance
 from recbench.artifacts.store import StoredRun, hash_run_files
 from recbench.artifacts.tables import write_rankings
 from recbench.artifacts.trec import read_trec_run, write_csv, write_qrels, write_trec_run
-from recbench.contracts.errors import ArtifactError, DataError
+from recbench.contracts.errors import DataError, UsageError
 from recbench.contracts.hashing import hash_file, hash_json
 from recbench.data.split import make_split
 from recbench.data.store import load_dataset
@@ -24,6 +25,8 @@ from recbench.experiment.inputs import data_fields, load_inputs
 from recbench.experiment.plan import RUN_ID_LENGTH, resolve_protocol
 
 ExportFormat = Literal["trec", "csv"]
+
+_METHOD_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.+:-]*")
 
 
 def export_run(run: StoredRun, out: Path, file_format: ExportFormat, qrels: Path | None = None) -> dict[str, Any]:
@@ -36,9 +39,7 @@ def export_run(run: StoredRun, out: Path, file_format: ExportFormat, qrels: Path
         ArtifactError: the run is not complete or was changed, or an item id cannot be written in the format.
         DataError: qrels are wanted and the data set is not there.
     """
-    problems = run.verify()
-    if problems:
-        raise ArtifactError(f"Run {run.run_id} was changed: {'; '.join(problems)}.", "Restore its files.")
+    run.require_intact()
     if file_format == "trec":
         lines = write_trec_run(run.paths.rankings, out, f"{run.manifest.method}-{run.run_id}".replace(" ", "_"))
     else:
@@ -64,9 +65,15 @@ def import_trec_run(
         runs_dir: folder of all runs.
 
     Raises:
+        UsageError: the method cannot be called this.
         DataError: the file cannot be read or answers other examples.
         ArtifactError: it names unknown items, or the run folder cannot be written.
     """
+    if not _METHOD_NAME.fullmatch(method):
+        raise UsageError(
+            f"'{method}' cannot be the name of a method.",
+            "Use letters, digits, '_', '.', '+', ':' and '-', and begin with a letter or digit.",
+        )
     dataset = load_dataset(dataset_name)
     protocol = resolve_protocol(protocol_values, dataset)
     split = make_split(dataset, protocol)

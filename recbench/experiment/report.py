@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from importlib.metadata import version
@@ -28,6 +29,8 @@ from recbench.report.format import slug
 from recbench.report.model import LeaderboardGroup, LeaderboardRow, Report, UnfinishedRun
 from recbench.report.render import check_target, write_report
 
+log = logging.getLogger(__name__)
+
 _SHOWN_CUTOFFS = (10, 5)
 
 
@@ -44,7 +47,7 @@ def make_report(runs_dir: Path, out: Path, formats: Sequence[str]) -> dict[str, 
 
     Raises:
         UsageError: ``out`` holds something else than a report.
-        ArtifactError: there is no folder of runs, a complete run is damaged, or a file cannot be written.
+        ArtifactError: there is no folder of runs, or a file cannot be written.
     """
     if not runs_dir.is_dir():
         raise ArtifactError(f"There is no folder of runs at {runs_dir}.", "Say where they are with --runs-dir.")
@@ -53,12 +56,19 @@ def make_report(runs_dir: Path, out: Path, formats: Sequence[str]) -> dict[str, 
 
 
 def collect(store: RunStore) -> Report:
-    """Return everything a report on these runs shows."""
+    """Return everything a report on these runs shows; a run whose results were changed is left out and listed."""
     runs = store.all()
+    damaged = [f"{folder.folder}: {folder.problem}" for folder in store.damaged()]
     groups: dict[GroupKey, list[StoredRun]] = {}
     for run in runs:
         if run.manifest.status == "complete":
-            groups.setdefault(group_key(run.manifest), []).append(run)
+            try:
+                run.require_intact(run.paths.results)
+            except ArtifactError as error:
+                log.warning("Left out: %s", error)
+                damaged.append(str(error))
+            else:
+                groups.setdefault(group_key(run.manifest), []).append(run)
     ordered = sorted(groups.items(), key=lambda item: (item[1][0].manifest.limited, item[0]))
     return Report(
         version=version("recbench"),
@@ -69,7 +79,7 @@ def collect(store: RunStore) -> Report:
             for backbone, members in _by_backbone(comparable)
         ),
         unfinished=tuple(_unfinished(run) for run in runs if run.manifest.status != "complete"),
-        damaged=tuple(f"{damaged.folder}: {damaged.problem}" for damaged in store.damaged()),
+        damaged=tuple(damaged),
         inputs={
             run.manifest.run_id: run.manifest.files.get(run.paths.metrics.name, "")
             for _, members in ordered
@@ -162,6 +172,6 @@ def _unfinished(run: StoredRun) -> UnfinishedRun:
         dataset=manifest.dataset,
         run_id=manifest.run_id,
         seed=manifest.seed,
-        status=manifest.status,
+        status=run.state,
         reason=(manifest.error or "").strip().split("\n")[0],
     )

@@ -104,13 +104,7 @@ def _completed(paths: RunPaths) -> StoredRun | None:
     if not _is_complete(paths):
         return None
     run = StoredRun.open(paths.folder)
-    problems = run.verify()
-    if problems:
-        raise ArtifactError(
-            f"The complete run {run.run_id} in {paths.folder} was changed: {'; '.join(problems)}.",
-            f"Restore the files; if only metrics or summary changed, 'recbench evaluate {run.run_id}' rebuilds them. "
-            "Or make another run with --again.",
-        )
+    run.require_intact()
     # A kill between the last two steps of a run leaves its scratch folder.
     discard(paths.work)
     return run

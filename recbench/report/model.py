@@ -116,7 +116,8 @@ class UnfinishedRun:
 
     Attributes:
         name: method, with its backbone.
-        dataset, run_id, seed, status: as in its manifest.
+        dataset, run_id, seed: as in its manifest.
+        status: as in its manifest, or "interrupted" where no process works on it any more.
         reason: first line of its error, or "".
     """
 
@@ -137,7 +138,7 @@ class Report:
         runs_dir: folder of the runs, as it was given.
         groups: leaderboards, results before try-outs.
         unfinished: runs that failed, were cancelled or have not ended.
-        damaged: one sentence for each run folder that could not be read.
+        damaged: one text for each run folder that could not be read, or whose results were changed.
         inputs: run id -> SHA-256 of its metrics.parquet.
     """
 

@@ -207,3 +207,24 @@ def test_importing_beauty_takes_seconds(datasets: Command, shared: Path) -> None
     assert code == 0
     assert json.loads(out)["interactions"] == 198_502
     assert time.perf_counter() - start < 20
+
+
+@pytest.mark.parametrize("content", ['["something else"]', '{"notes": "text"}', '{"noun": 3}'])
+def test_an_about_file_of_something_else_is_not_taken_for_ours(datasets: Command, tables: Path, content: str) -> None:
+    (tables / "about.json").write_text(content)
+    code, out, error = datasets("import", tables, "--name", "mine", "--json")
+    assert code == 0, error
+    assert json.loads(out)["noun"] == "items"
+
+
+def test_a_damaged_about_file_is_named(datasets: Command, tables: Path) -> None:
+    (tables / "about.json").write_text("{")
+    code, _, error = datasets("import", tables, "--name", "mine")
+    assert code == 3
+    assert "about.json is not valid JSON" in error
+
+
+def test_a_bad_name_is_told_before_anything_is_read(datasets: Command) -> None:
+    code, _, error = datasets("import", "nowhere", "--name", "")
+    assert code == 2
+    assert "cannot be the name" in error

@@ -170,3 +170,25 @@ def test_evaluate_repairs_changed_metrics(here: Here, made: dict[str, Any]) -> N
     assert here("evaluate", "popularity", "--runs-dir", made["runs_dir"]).returncode == 0
     assert here("runs", "verify", "popularity", "--runs-dir", made["runs_dir"]).returncode == 0
     assert json.loads((folder / "summary.json").read_text())["metrics"] == made["popularity"]["metrics"]
+
+
+@pytest.mark.parametrize("name", ["", "a/b", "../x", "-x"])
+def test_import_under_a_name_that_no_table_could_show(here: Here, made: dict[str, Any], name: str) -> None:
+    done = here(
+        "runs", "import", made["popularity"]["path"], f"--method={name}", "--dataset", "tiny",
+        "--runs-dir", made["runs_dir"],
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "cannot be the name of a method" in done.stderr
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"schema_version": 1, "status": "complete"}'])
+def test_a_file_that_is_no_manifest_is_told_once(
+    here: Here, made: dict[str, Any], caplog: pytest.LogCaptureFixture, content: str
+) -> None:
+    (Path(made["random"]["path"]) / "manifest.json").write_text(content)
+    caplog.clear()
+    done = here("compare", "popularity", "random", "--runs-dir", made["runs_dir"], "--json")
+    assert done.returncode == 0  # the other run of random is intact
+    assert caplog.text.count("is not a run manifest") == 1
+    assert "errors.pydantic.dev" not in caplog.text

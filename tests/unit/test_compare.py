@@ -197,6 +197,7 @@ def test_a_missing_example_is_an_error_not_a_shorter_join(runs_dir) -> None:
     short = make_run(runs_dir, "two")
     table = short.metrics()
     table.iloc[1:].to_parquet(short.paths.metrics)
+    short.update_hashes([short.paths.metrics])
     with pytest.raises(ArtifactError, match=rf"1 examples are missing \(the first is {table['example_id'][0]}\)"):
         compare(RunStore(runs_dir), ["one", "two"])
 
@@ -207,8 +208,27 @@ def test_other_targets_are_an_error(runs_dir) -> None:
     table = other.metrics()
     table.loc[3, "target_item_id"] = "i99"
     table.to_parquet(other.paths.metrics)
+    other.update_hashes([other.paths.metrics])
     with pytest.raises(ArtifactError, match="disagree on the target_item_id of 1 examples"):
         compare(RunStore(runs_dir), ["one", "two"])
+
+
+@pytest.mark.parametrize("name", ["rankings", "metrics", "summary"])
+def test_changed_results_are_not_compared(runs_dir, name: str) -> None:
+    make_run(runs_dir, "one")
+    file = getattr(make_run(runs_dir, "two").paths, name)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ArtifactError, match=rf"was changed: {file.name} has changed"):
+        compare(RunStore(runs_dir), ["one", "two"])
+
+
+def test_mixed_protocols_are_told_with_their_hashes(runs_dir) -> None:
+    one = make_run(runs_dir, "one")
+    two = make_run(runs_dir, "two", protocol=Protocol(max_history=5))
+    with pytest.raises(UsageError) as caught:
+        compare(RunStore(runs_dir), ["one", "two"])
+    for run, name in ((one, "one"), (two, "two")):
+        assert f"{run.manifest.protocol_hash[:8]}: {name} {run.run_id}" in (caught.value.hint or "")
 
 
 def test_rows_may_come_in_any_order(runs_dir) -> None:
@@ -216,6 +236,7 @@ def test_rows_may_come_in_any_order(runs_dir) -> None:
     run = make_run(runs_dir, "two", quality=0.1)
     before = compare(RunStore(runs_dir), ["one", "two"])
     run.metrics().sample(frac=1, random_state=0).to_parquet(run.paths.metrics)
+    run.update_hashes([run.paths.metrics])
     assert compare(RunStore(runs_dir), ["one", "two"]) == before
 
 

@@ -33,7 +33,7 @@ LOSSES = [{"stage": "train", "step": n, "epoch": n, "loss": 2 / n, "valid/NDCG@1
 
 @pytest.fixture(scope="module")
 def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A full group with two language models, a try-out, a failed, a cancelled and a damaged run."""
+    """A full group with two language models, a try-out, a failed, a cancelled, a killed and two damaged runs."""
     folder = tmp_path_factory.mktemp("report") / "runs"
     make_run(folder, "sasrec", quality=0.6, train_log=LOSSES, notes=("train part recovered from histories",))
     for seed in range(2):
@@ -42,6 +42,8 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     make_run(folder, "sasrec", protocol=Protocol(limit_test=20))
     make_run(folder, "latentr3", status="failed", backbone="nano", error="TrainingError: loss | NaN\nmore")
     make_run(folder, "gru4rec", status="cancelled")
+    make_run(folder, "narm", status="running")
+    make_run(folder, "caser", quality=0.8).paths.metrics.unlink()
     damaged = folder / "tiny" / "caser" / "abc"
     damaged.mkdir(parents=True)
     (damaged / "manifest.json").write_text("{")
@@ -139,9 +141,15 @@ def test_notes_stand_under_the_table(text: str) -> None:
 
 def test_unfinished_and_damaged_runs_are_listed_apart(text: str) -> None:
     rows = rows_of(text, "## Runs that are not complete")
-    assert [(row[0], row[4]) for row in rows[2:]] == [("gru4rec", "cancelled"), ("latentr3 (nano)", "failed")]
+    assert [(row[0], row[4]) for row in rows[2:]] == [
+        ("gru4rec", "cancelled"),
+        ("latentr3 (nano)", "failed"),
+        ("narm", "interrupted"),
+    ]
     assert "TrainingError: loss \\| NaN" in text
-    assert "tiny/caser/abc" in text.split("## Folders that could not be read")[1]
+    damaged = text.split("## Folders that could not be read")[1]
+    assert "tiny/caser/abc" in damaged
+    assert "metrics.parquet is missing" in damaged
 
 
 def test_every_figure_is_linked_and_there(report_folder: Path, text: str) -> None:
