@@ -88,22 +88,35 @@ def _automatic(device: str) -> BackboneSpec:
 def _hub_revision(name: str) -> str:
     """Return the commit of a hub model: the cached one when offline or cached, else the hub's current one."""
     from huggingface_hub import HfApi, try_to_load_from_cache
-    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled, RepositoryNotFoundError
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError
 
-    cached = try_to_load_from_cache(name, "config.json")
-    if isinstance(cached, str):
-        return Path(cached).parent.name
     try:
+        cached = try_to_load_from_cache(name, "config.json")
+        if isinstance(cached, str):
+            return Path(cached).parent.name
         info = HfApi().model_info(name, timeout=10)
+    except HFValidationError as error:
+        raise ConfigError(f"'{name}' cannot be the name of a hub model: {error}", "Expected owner/name.") from error
     except RepositoryNotFoundError as error:
         raise ConfigError(f"The model hub has no model '{name}'.", "Check its spelling, or log in.") from error
-    except (OfflineModeIsEnabled, HfHubHTTPError, OSError, RuntimeError) as error:
+    except _hub_errors() as error:
         raise DataError(
             f"The weights of {name} are not on this machine and the model hub cannot be reached "
             f"({type(error).__name__}).",
             "Download them where there is a network, or use --backbone nano.",
         ) from error
     return str(info.sha)
+
+
+def _hub_errors() -> tuple[type[Exception], ...]:
+    """Return what the hub's client and transformers raise when a model cannot be had.
+
+    Which HTTP library the client uses depends on its version (requests, httpx, httpx2), and failures to connect come
+    out as that library's errors. Their base class is one of the bases of the client's own HTTP error.
+    """
+    from huggingface_hub.errors import HfHubHTTPError
+
+    return (*HfHubHTTPError.__bases__, OSError, RuntimeError, ValueError)
 
 
 def _folder_hash(folder: Path) -> str:
@@ -140,7 +153,7 @@ def open_backbone(
         with no_progress_bars():
             model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except (OSError, ValueError) as error:
+    except _hub_errors() as error:
         raise DataError(
             f"The backbone {spec.name} cannot be loaded: {error}.", "Check the folder or the network."
         ) from error

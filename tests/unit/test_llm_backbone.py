@@ -54,9 +54,24 @@ def test_an_unknown_name_is_refused(name: str) -> None:
 
 
 def test_without_a_network_a_hub_model_is_a_data_error(monkeypatch) -> None:
-    monkeypatch.setattr("huggingface_hub.HfApi.model_info", lambda *_, **__: (_ for _ in ()).throw(OSError("no route")))
+    # A port that nothing listens on: the hub's client fails as it does without a network, in its own way.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(DataError, match=r"cannot be reached(.|\n)*--backbone nano"):
         resolve("nobody/nothing", "cpu")
+
+
+def test_without_a_network_auto_on_a_gpu_falls_back_to_nano(monkeypatch, caplog) -> None:
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_, **__: None)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    assert resolve("auto", "cuda").name == "nano"
+    assert "cannot be reached" in caplog.text
+
+
+def test_a_name_that_no_hub_model_can_have_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="cannot be the name of a hub model"):
+        resolve("some body/nothing", "cpu")
 
 
 def test_tokenizer_gives_back_every_title_and_knows_the_prompt() -> None:
