@@ -163,7 +163,10 @@ def sample_negatives(targets: torch.Tensor, n_known: int, rng: np.random.Generat
         TrainingError: there is no other item.
     """
     if n_known < 2:
-        raise TrainingError("The training rows hold one item only, so there is none to be a negative.")
+        raise TrainingError(
+            "The training rows hold one item only, so there is none to be a negative.",
+            "Use --set loss=ce, or more data.",
+        )
     drawn = torch.from_numpy(rng.integers(1, n_known, size=len(targets))).to(targets.device)
     return drawn + (drawn >= targets)
 

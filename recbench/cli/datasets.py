@@ -49,7 +49,7 @@ NameArgument = Annotated[str, typer.Argument(help="Name of a data set, or the pa
 Again = Annotated[bool, typer.Option("--again", help="Replace the data set of that name.")]
 
 
-@app.command("list", epilog="Example: recbench datasets list --json")
+@app.command("list", epilog="Example:\n\nrecbench datasets list --json")
 def list_datasets(as_json: JsonFlag = False) -> None:
     """Show all data sets: prepared ones, those that can be made here, and those of the paper."""
     from recbench.data.store import BUILT_IN, PAPER, stored_records
@@ -84,7 +84,7 @@ def list_datasets(as_json: JsonFlag = False) -> None:
 
 
 @app.command(
-    epilog="Examples: recbench datasets prepare ml-100k | recbench datasets prepare ml-100k --from-dir ~/ml-100k"
+    epilog="Examples:\n\nrecbench datasets prepare ml-100k\n\nrecbench datasets prepare ml-100k --from-dir ~/ml-100k"
 )
 def prepare(
     name: Annotated[str, typer.Argument(help="A built-in data set: ml-100k.")],
@@ -103,8 +103,8 @@ def prepare(
 
 
 @app.command(
-    epilog="Examples: recbench datasets describe ml-100k | recbench datasets describe ml-100k --split leave-one-out "
-    "--markdown"
+    epilog="Examples:\n\nrecbench datasets describe ml-100k\n\nrecbench datasets describe ml-100k "
+    "--split leave-one-out --markdown"
 )
 def describe(
     name: NameArgument,
@@ -132,8 +132,8 @@ def describe(
 
 @app.command(
     "import",
-    epilog="Examples: recbench datasets import my_folder --name mine | recbench datasets import ratings.csv.gz "
-    "movies.csv --name mine --time-col when --noun movies | recbench datasets import R3/data --name cds",
+    epilog="Examples:\n\nrecbench datasets import my_folder --name mine\n\nrecbench datasets import ratings.csv.gz "
+    "movies.csv --name mine --time-col when --noun movies\n\nrecbench datasets import R3/data --name cds",
 )
 def import_data(
     paths: Annotated[list[Path], typer.Argument(help="A folder, or the files themselves (interactions, items).")],
@@ -182,7 +182,7 @@ def import_data(
     _show_stored(load_dataset(name), folder, as_json)
 
 
-@app.command(epilog="Example: recbench datasets export ml-100k --format recbole --out ml-100k-recbole")
+@app.command(epilog="Example:\n\nrecbench datasets export ml-100k --format recbole --out ml-100k-recbole")
 def export(
     name: NameArgument,
     out: Annotated[Path, typer.Option(help="Folder to make.")],

@@ -20,7 +20,7 @@ app = typer.Typer(name="methods", help="List, describe, check and begin methods.
 Name = Annotated[str, typer.Argument(help="A method's name, such as sasrec or recbole:NARM.", show_default=False)]
 
 
-@app.command("list", epilog="Example: recbench methods list --json")
+@app.command("list", epilog="Example:\n\nrecbench methods list --json")
 def list_(as_json: JsonFlag = False) -> None:
     """List all methods: those of recbench and those of installed plugins.
 
@@ -39,7 +39,7 @@ def list_(as_json: JsonFlag = False) -> None:
     _print_table(["Method", "Package", "Class", "Problem"], rows)
 
 
-@app.command(epilog="Examples: recbench methods show sasrec    recbench methods show recbole:NARM --json")
+@app.command(epilog="Examples:\n\nrecbench methods show sasrec\n\nrecbench methods show recbole:NARM --json")
 def show(name: Name, as_json: JsonFlag = False) -> None:
     """Describe a method: what it does and needs, and every setting with its default."""
     from recbench.methods.listing import describe_method
@@ -64,7 +64,7 @@ def show(name: Name, as_json: JsonFlag = False) -> None:
 
 
 @app.command(
-    epilog="Examples: recbench methods check popularity    recbench methods check sasrec --set epochs=5 --json"
+    epilog="Examples:\n\nrecbench methods check popularity\n\nrecbench methods check sasrec --set epochs=5 --json"
 )
 def check(
     name: Name,
@@ -98,7 +98,7 @@ def check(
         raise typer.Exit(EXIT_CONTRACT_BROKEN)
 
 
-@app.command(epilog="Example: recbench methods new item-graph --out plugins")
+@app.command(epilog="Example:\n\nrecbench methods new item-graph --out plugins")
 def new(
     name: Annotated[str, typer.Argument(help="The new method's name: small letters, digits, hyphens.")],
     out: Annotated[Path, typer.Option(help="Parent of the new folder.", file_okay=False)] = Path("."),

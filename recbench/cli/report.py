@@ -36,12 +36,15 @@ def report(
     if as_json:
         print_json({"path": str(out), **document})
         return
-    n_entries = sum(len(group["entries"]) for group in document["groups"])
-    n_groups = len(document["groups"])
+    count = {
+        "entry": sum(len(group["entries"]) for group in document["groups"]),
+        "leaderboard": len(document["groups"]),
+        "run": len(document["unfinished"]),
+    }
+    entries, boards, unfinished = (f"{n} {_plural(noun) if n != 1 else noun}" for noun, n in count.items())
     first = "README.md" if "README.md" in document["files"] else "leaderboard.csv"
-    console().print(
-        f"{n_entries} {'entry' if n_entries == 1 else 'entries'} in {n_groups} "
-        f"{'leaderboard' if n_groups == 1 else 'leaderboards'}, {len(document['unfinished'])} runs not complete.\n"
-        f"Read {out / first}",
-        markup=False,
-    )
+    console().print(f"{entries} in {boards}, {unfinished} not complete.\nRead {out / first}", markup=False)
+
+
+def _plural(noun: str) -> str:
+    return noun[:-1] + "ies" if noun.endswith("y") else noun + "s"

@@ -140,19 +140,21 @@ def _rebuild(group: LeaderboardGroup, runs_dir: str) -> str:
         for row in group.rows
         for seed, run_id, folder in zip(row.entry.seeds, row.entry.run_ids, row.folders, strict=True)
     ]
-    every_id = " ".join(run_id for row in group.rows for run_id in row.entry.run_ids)
+    run_ids = [run_id for row in group.rows for run_id in row.entry.run_ids]
     metric = group.comparison.metric
     commands = [
         "# one run again, from its own configuration (folder as in the table)",
         f"recbench run --config {runs_dir}/{group.rows[0].folders[0]}/config.yaml --again --runs-dir {runs_dir}",
         "# its metrics again, from the stored lists",
         f"recbench evaluate {group.rows[0].entry.run_ids[0]} --runs-dir {runs_dir}",
-        "# every pair of runs, each run for itself",
-        f"recbench compare {every_id} --metric {metric} --runs-dir {runs_dir}"
-        + (f" --baseline {group.rows[0].entry.run_ids[0]}" if len(group.rows) > 1 else ""),
         "# this report",
         f"recbench report --runs-dir {runs_dir} --out DIR",
     ]
+    if len(run_ids) > 1:
+        commands += [
+            "# the best run against every other, each run for itself",
+            f"recbench compare {' '.join(run_ids)} --metric {metric} --baseline {run_ids[0]} --runs-dir {runs_dir}",
+        ]
     return markdown_table(header, rows, left=4) + "\n\n```\n" + "\n".join(commands) + "\n```"
 
 

@@ -218,6 +218,20 @@ def test_a_folder_with_other_things_is_not_touched(runs_dir: Path, tmp_path: Pat
         make_report(runs_dir, tmp_path / "README.md", ("md",))
 
 
+def test_the_commands_to_repeat_a_comparison_need_two_runs(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", "good", quality=0.9)
+    make_report(tmp_path / "runs", tmp_path / "one", ("md",))
+    assert "recbench compare" not in (tmp_path / "one" / "README.md").read_text()
+    weak = make_run(tmp_path / "runs", "weak", quality=0.0)
+    make_report(tmp_path / "runs", tmp_path / "two", ("md",))
+    command = next(
+        line
+        for line in (tmp_path / "two" / "README.md").read_text().splitlines()
+        if line.startswith("recbench compare")
+    )
+    assert f" {weak.run_id} " in command
+
+
 def test_no_run_at_all_is_said(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     document = make_report(tmp_path / "runs", tmp_path / "report", ("md", "csv"))
