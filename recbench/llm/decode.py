@@ -92,20 +92,26 @@ def _decode_shard(
         rows = shard[start : start + config.batch_size]
         ids, mask = codec.pad_prompts([prompts[row] for row in rows], writer.device)
         with torch.inference_mode():
-            result = beam_search(writer, writer.read(ids, mask), trie, config.beams, config.length_penalty)
+            # Twice the beams where titles of the history are taken out afterwards: enough for histories of as many
+            # items as beams, and the same number for every query, so that no list depends on its batch-mates.
+            n_beams = config.beams * (2 if ctx.mask_history else 1)
+            result = beam_search(writer, writer.read(ids, mask), trie, n_beams, config.length_penalty)
         batch = queries.take(rows)
-        parts.append(titles_to_items(result, codec, batch, ctx.mask_history))
+        parts.append(titles_to_items(result, codec, batch, config.beams, ctx.mask_history))
         bar.advance(len(rows))
     return concat_rankings(parts)
 
 
-def titles_to_items(result: BeamResult, codec: TitleCodec, queries: Queries, mask_history: bool) -> Rankings:
+def titles_to_items(
+    result: BeamResult, codec: TitleCodec, queries: Queries, n_titles: int, mask_history: bool
+) -> Rankings:
     """Return the items of the written titles; a title that n items share gives n tied places.
 
     Args:
         result: beams of B rows.
         queries: the B queries.
-        mask_history: leave out items of the query's history.
+        n_titles: titles kept of each row, the best ones.
+        mask_history: leave out items of the query's history, and titles that have no other item.
     """
     answers = codec.answers
     sequence = result.sequence.cpu().numpy()
@@ -114,15 +120,26 @@ def titles_to_items(result: BeamResult, codec: TitleCodec, queries: Queries, mas
     count = answers.item_offsets[answer + 1] - answers.item_offsets[answer]
     starts = np.repeat(answers.item_offsets[answer] - (np.cumsum(count) - count), count)
     items = answers.items[starts + np.arange(count.sum())]
-    rows = np.repeat(row, count)
+    rows, places = np.repeat(row, count), np.repeat(column, count)
     scores = np.repeat(result.score.double().cpu().numpy()[row, column], count)
     if mask_history:
         n_items = len(codec.catalog)
         owner = np.repeat(np.arange(len(queries)), queries.history_length)
         kept = ~np.isin(rows * n_items + items, owner * n_items + queries.items)
-        rows, items, scores = rows[kept], items[kept], scores[kept]
+        rows, places, items, scores = rows[kept], places[kept], items[kept], scores[kept]
+    kept = _title_number(rows, places) < n_titles
+    rows, items, scores = rows[kept], items[kept], scores[kept]
     offsets = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=len(queries)))]).astype(np.int64)
     return Rankings(queries.example_id, offsets, items.astype(np.int32), scores)
+
+
+def _title_number(rows: np.ndarray, places: np.ndarray) -> np.ndarray:
+    """Number the titles of each row from 0, given the row and beam place of every item, both ascending."""
+    opens_row = np.diff(rows, prepend=-1) != 0
+    opens_title = opens_row | (np.diff(places, prepend=-1) != 0)
+    number = np.cumsum(opens_title)
+    first = np.maximum.accumulate(np.where(opens_row, number, 0))
+    return number - first
 
 
 def _read_shard(path: Path, queries: Queries, shard: np.ndarray) -> Rankings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -91,6 +92,18 @@ def test_decoding_goes_on_from_finished_shards(run, monkeypatch) -> None:
     shards[0].unlink()
     with pytest.raises(TypeError):
         method.rank(split.test.queries(), 10, ctx)
+
+
+def test_masked_lists_stay_full_and_hold_nothing_of_the_history(run) -> None:
+    method, ctx, _ = run
+    queries = tiny_split().test.queries()
+    masked = method.rank(queries, 10, replace(ctx, mask_history=True))
+    masked.check(queries.example_id, len(ctx.catalog))
+    for row in range(len(queries)):
+        items = masked.items[masked.offsets[row] : masked.offsets[row + 1]].tolist()
+        assert not set(items) & set(queries.history(row).tolist())
+        titles = [ctx.catalog.title_group[item] for item in items]
+        assert len(set(titles)) == 10
 
 
 def test_an_interruption_in_rl_changes_nothing(run, tmp_path: Path, tiny_llm_folder, monkeypatch) -> None:
