@@ -132,7 +132,7 @@ def _draw_cost(group: LeaderboardGroup, folder: Path) -> Path:
         axes.set_xlabel(f"training + ranking time on {' / '.join(devices)} (log scale)")
         axes.set_ylabel(f"{metric}, {group.comparison.level:.0%} interval over users")
         axes.set_title(f"Quality and cost on {group.title}")
-        figure.legend(loc="outside right upper", fontsize=9)
+        figure.legend(loc="outside lower center", ncols=min(3, len(rows)), fontsize=9)
     return path
 
 

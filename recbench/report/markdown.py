@@ -26,7 +26,7 @@ list is read as a list of distinct titles. The published LLM code measures the s
 the target is tied with other items, the value is the expectation over their random order.
 * **Interval**: from a bootstrap over users. **Seeds**: runs averaged per example. The best value of a column is \
 bold; that alone does not make it better (see the comparisons).
-* **Training**, **ranking**: wall-clock seconds, mean over seeds.
+* **Training**, **ranking**: wall-clock seconds, mean over seeds, without the pretraining of a shared preset backbone.
 * Only runs on the same data, split and protocol share a table, and no two language models do.
 """
 

@@ -16,7 +16,7 @@ class LeaderboardRow:
     Attributes:
         entry: label, runs, seeds, and the ranking metric with its interval.
         metrics: column of metrics.parquet ("item/NDCG@10") -> mean over examples.
-        fit_s: training seconds; None where no run recorded them.
+        fit_s: training seconds, without a preset backbone's pretraining; None where no run recorded them.
         rank_s: seconds to rank the test part; None where no run recorded them.
         max_length: places of the longest list.
         tied_targets: share of examples whose target is listed and tied.

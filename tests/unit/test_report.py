@@ -316,3 +316,11 @@ def test_numbers_as_text() -> None:
 
 def test_markdown_cells_are_escaped() -> None:
     assert markdown_table(["a", "b"], [["x|y", "1\n2"]]) == "| a | b |\n| :-- | --: |\n| x\\|y | 1 2 |"
+
+
+def test_pretraining_of_a_shared_preset_is_not_charged_to_the_run_that_came_first() -> None:
+    from recbench.experiment.report import _training_s
+
+    assert _training_s({"fit": 100.0, "pretrain": 60.0, "sft": 35.0}) == 40.0
+    assert _training_s({"fit": 40.0}) == 40.0
+    assert _training_s({"rank": 1.0}) is None
