@@ -122,9 +122,6 @@ def reinforce(
     if usable < len(rows):
         rows = training_rows(train, codec, usable, ctx.seed, "rl")
     writer.lm.requires_grad_(False)
-    settings = settings.model_copy(
-        update={"batch_size": batch_size, "micro_batch_size": settings.adv_groups, "patience": None}
-    )
     with ctx.stage("rl"):
         result = run_stage(
             "rl",
@@ -132,7 +129,7 @@ def reinforce(
             rows,
             None,
             lambda batch: _collate(codec, batch),
-            settings,
+            settings.training(batch_size),
             folder,
             ctx,
             drop_last=True,
