@@ -73,7 +73,7 @@ def _options(
 def main() -> NoReturn:
     """Run the command line of this process and end it with the right exit code."""
     signal.signal(signal.SIGTERM, _interrupt)
-    # Read when torch is loaded. Threads that spin while they wait slow training down fivefold where cores are shared.
+    # Read when torch is loaded. Threads that spin while they wait take the cores from each other's work.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     configure_logging()
     sys.exit(execute(sys.argv[1:]))
