@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -13,23 +11,8 @@ from transformers import PreTrainedTokenizerBase
 from recbench.contracts.dataset import ItemCatalog, title_key
 from recbench.contracts.errors import DataError
 from recbench.contracts.examples import Queries
-from recbench.llm.prompt import answer_text, history_text, instruction_text
-
-
-@dataclass(frozen=True)
-class Answers:
-    """All answers that can be written: one per distinct title.
-
-    Attributes:
-        tokens: token ids of each answer, end token included.
-        item_offsets, items: answer ``a`` stands for ``items[item_offsets[a]:item_offsets[a + 1]]``, ascending.
-        of_item: int32 (n_items,), the answer that stands for an item; -1 for items without a title.
-    """
-
-    tokens: tuple[tuple[int, ...], ...]
-    item_offsets: np.ndarray
-    items: np.ndarray
-    of_item: np.ndarray
+from recbench.llm.answers import build_answers, encode_plain
+from recbench.llm.prompt import history_text, instruction_text
 
 
 class TitleCodec:
@@ -53,29 +36,10 @@ class TitleCodec:
         self.eos: int = tokenizer.eos_token_id
         self._titles = [title_key(title) for title in catalog.titles]
         self._instruction = self._encode([instruction_text(catalog.noun)])[0]
-        self.answers = self._answers()
+        self.answers = build_answers(tokenizer, self._titles)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
-
-    def _answers(self) -> Answers:
-        by_tokens: dict[tuple[int, ...], list[int]] = {}
-        titled = [number for number, title in enumerate(self._titles) if title]
-        if not titled:
-            raise DataError("No item of the data set has a title.", "Methods that write titles need them.")
-        encoded = self._encode([answer_text(self._titles[number]) for number in titled])
-        # Keyed by tokens, not text: a tokenizer that normalises text may map two titles to the same tokens.
-        for number, ids in zip(titled, encoded, strict=True):
-            by_tokens.setdefault((*ids, self.eos), []).append(number)
-        of_item = np.full(len(self._titles), -1, dtype=np.int32)
-        for answer, items in enumerate(by_tokens.values()):
-            of_item[items] = answer
-        return Answers(
-            tokens=tuple(by_tokens),
-            item_offsets=np.concatenate([[0], np.cumsum([len(i) for i in by_tokens.values()])]).astype(np.int64),
-            items=np.concatenate([np.asarray(i, dtype=np.int32) for i in by_tokens.values()]),
-            of_item=of_item,
-        )
+        return encode_plain(self.tokenizer, texts)
 
     def prompts(self, queries: Queries) -> list[list[int]]:
         """Return the prompt tokens of every query. Items without a title are left out of the prompt."""
