@@ -109,10 +109,16 @@ class RunContext:
 
 
 class Method(ABC):
-    """A recommender."""
+    """A recommender.
+
+    Attributes:
+        config_class: what it is configured with.
+        capabilities: what it needs and promises; where that depends on the configuration, ``__init__`` gives the
+            instance its own.
+    """
 
     config_class: ClassVar[type[MethodConfig]] = MethodConfig
-    capabilities: ClassVar[Capabilities] = Capabilities()
+    capabilities: Capabilities = Capabilities()
 
     def __init__(self, config: MethodConfig) -> None:
         """Store the configuration. No GPU, file or random state is touched here."""

@@ -117,7 +117,7 @@ class Subject:
         """Check the invariants of rankings, and the length of every list."""
         lists = self._lists
         lists.check(self._queries.example_id, self._n_items)
-        places = self.method_class.capabilities.max_places
+        places = self._fitted.capabilities.max_places
         wanted = min(PLACES, self._n_items, places or PLACES)
         short = np.nonzero(lists.lengths < wanted)[0]
         if len(short):
@@ -127,7 +127,7 @@ class Subject:
                 f"{len(short)} of {len(lists)} lists have fewer than {wanted} places; the first belongs to {kind} "
                 f"and has {int(lists.lengths[first])}. If the method cannot do more, say so in Capabilities.max_places."
             )
-        if self.method_class.capabilities.writes_text and lists.generations is None:
+        if self._fitted.capabilities.writes_text and lists.generations is None:
             raise CheckFailedError("Capabilities.writes_text is True, but the rankings hold no generations.")
         if lists.generations is not None and len(lists.generations) != len(lists):
             raise CheckFailedError(f"{len(lists.generations)} generations for {len(lists)} queries.")
@@ -152,7 +152,7 @@ class Subject:
 
     def whole_ties(self) -> None:
         """Ask for more places: no further item may have the score of the shorter list's last place."""
-        if self.method_class.capabilities.max_places is not None:
+        if self._fitted.capabilities.max_places is not None:
             raise CheckSkippedError("The method's lists cannot be longer, so a tie at their end cannot be seen.")
         longer = self._fitted.rank(self._queries, _DEEPER, self._context)
         for row in range(len(longer)):
