@@ -117,8 +117,16 @@ class TitleWriter(nn.Module):
         return hidden[:, prefix.pending.shape[1] - 1 :]
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Return (..., V) logits of hidden states (..., H)."""
-        return self.lm.get_output_embeddings()(hidden)
+        """Return (..., V) logits of hidden states (..., H), scaled and capped as the model's own head does it."""
+        config = self.lm.config.get_text_config()
+        logits = self.lm.get_output_embeddings()(hidden)
+        if (factor := getattr(config, "logit_scale", None)) is not None:  # Cohere
+            logits = logits * factor
+        if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
+            logits = logits / divisor
+        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma 2 and later
+            logits = torch.tanh(logits / cap) * cap
+        return logits
 
     def answer_logprobs(self, prefix: Prefix, answer_ids: Tensor, answer_mask: Tensor) -> Tensor:
         """Return float32 (B, T): full-vocabulary log-probability of every answer token, 0 where masked.

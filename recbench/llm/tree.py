@@ -1,0 +1,234 @@
+"""Answers of one prompt as a tree of tokens in one key-value cache.
+
+Searches (beam, exact) try many answers of the same prompt, which share their beginnings. Here the tokens of all these
+answers are further columns ("slots") behind the prompt's columns of one sequence, and an attention mask shows every
+token the prompt, its own ancestors and itself. So the prompt is read once and stored once, a token that several
+answers share is computed once, and nothing is ever copied or reordered when a search changes its mind.
+
+Dimensions: B rows, P columns of prompt and pending inputs (left-padded), M new tokens per row, C columns in all,
+H hidden, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from transformers import Cache, DynamicCache, PreTrainedModel
+from transformers.cache_utils import DynamicLayer
+
+from recbench.contracts.errors import ConfigError
+from recbench.llm.writer import Prefix, TitleWriter, positions, run_body
+
+ROOT = -1
+"""Parent of the tokens that come right after the prompt."""
+
+_MASKABLE = ("sdpa", "eager")
+
+
+class AnswerTree:
+    """A growing tree of answer tokens behind each of B prompts.
+
+    Slots are numbered from 0 in the order in which tokens are given, for every row alike. Results of a row do not
+    depend on the other rows.
+
+    Args:
+        writer: writes the answers; its model must run with "sdpa" or "eager" attention.
+        prefix: prompts that were read; stays as it is.
+        room: slots to reserve at first. More are added as they are needed.
+
+    Raises:
+        ConfigError: the model's attention cannot be masked token by token.
+    """
+
+    def __init__(self, writer: TitleWriter, prefix: Prefix, room: int) -> None:
+        self._writer = writer
+        self._pending = prefix.pending
+        self._layers = _LayerKinds(writer.lm)
+        n_pending = prefix.pending.shape[1]
+        waiting = prefix.mask.new_ones(prefix.pending.shape[:2])
+        self._prompt_mask = torch.cat([prefix.mask, waiting], dim=1)
+        self._positions = positions(self._prompt_mask)
+        self._cache = _roomy_cache(writer.lm, prefix.cache, n_pending + room)
+        self._sees = self._prompt_mask.new_zeros((len(self._prompt_mask), 0, 0), dtype=torch.bool)
+        self._grow_mask(room)
+        self.n_slots = 0
+
+    @property
+    def n_rows(self) -> int:
+        """Rows that the tree still holds."""
+        return len(self._prompt_mask)
+
+    def start(self) -> Tensor:
+        """Read the pending inputs, which are not needed afterwards. Returns logits (B, V) of the first answer token."""
+        hidden = run_body(self._writer.lm, self._pending, self._prompt_mask, self._cache)
+        return self._writer.logits(hidden[:, -1])
+
+    def extend(self, token: Tensor, parent: Tensor) -> Tensor:
+        """Add M tokens to every row, in slots ``n_slots`` to ``n_slots + M - 1``.
+
+        Args:
+            token: int64 (B, M). Rows that need fewer may hold any token id in the places left over.
+            parent: int64 (B, M), the slot that each token follows, or ``ROOT``. It must be older than this call.
+
+        Returns:
+            (B, M, V): logits of what follows each token.
+        """
+        old, new = self.n_slots, token.shape[1]
+        if old + new > self._sees.shape[1]:
+            self._grow_mask(max(old + new, 2 * self._sees.shape[1]))
+        after_prompt = parent == ROOT
+        slot = parent.clamp(min=0)
+        row = torch.arange(self.n_rows, device=token.device)[:, None]
+        self._sees[:, old : old + new, :old] = self._sees[row, slot, :old] & ~after_prompt[:, :, None]
+        self._sees[:, old : old + new, old : old + new] = torch.eye(new, dtype=torch.bool, device=token.device)
+        n_prompt = self._prompt_mask.shape[1]
+        # The parent's column of the position table: the last prompt column, or the parent's slot.
+        position = self._positions.gather(1, torch.where(after_prompt, n_prompt - 1, n_prompt + slot)) + 1
+        self._positions = torch.cat([self._positions, position], dim=1)
+        self.n_slots = old + new
+        visible = torch.cat(
+            [
+                self._prompt_mask.bool()[:, None].expand(-1, new, -1),
+                self._sees[:, old : old + new, : old + new],
+            ],
+            dim=2,
+        )
+        embeds = self._writer.embed(token)
+        hidden = (
+            self._writer.lm.get_decoder()(
+                inputs_embeds=embeds,
+                attention_mask=self._layers.masks(visible, position, self._positions, embeds.dtype),
+                position_ids=position,
+                past_key_values=self._cache,
+                use_cache=True,
+            )
+        ).last_hidden_state
+        return self._writer.logits(hidden)
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these for good; row ``i`` of later calls is ``rows[i]`` of now.
+
+        Args:
+            rows: int64 (R,), ascending.
+        """
+        self._pending = self._pending[rows]
+        self._prompt_mask = self._prompt_mask[rows]
+        self._positions = self._positions[rows]
+        self._sees = self._sees[rows]
+        for layer in self._cache.layers:
+            layer.batch_select_indices(rows)
+
+    def _grow_mask(self, room: int) -> None:
+        """Make place for ``room`` slots in the table of who sees whom."""
+        old = self._sees
+        self._sees = old.new_zeros((self.n_rows, room, room))
+        self._sees[:, : old.shape[1], : old.shape[2]] = old
+
+
+class _LayerKinds:
+    """What a model's layers may see, and in which form the model takes it.
+
+    Raises:
+        ConfigError: the model cannot take a mask of our own.
+    """
+
+    def __init__(self, lm: PreTrainedModel) -> None:
+        config = lm.config.get_text_config()
+        name = type(lm).__name__
+        attention = config._attn_implementation
+        if attention not in _MASKABLE:
+            raise ConfigError(
+                f"{name} runs with {attention} attention, which takes no mask per token.",
+                f"Load it with attn_implementation {' or '.join(_MASKABLE)}.",
+            )
+        self.kinds = set(getattr(config, "layer_types", None) or [])
+        unknown = self.kinds - {"full_attention", "sliding_attention"}
+        if unknown:
+            raise ConfigError(
+                f"{name} has layers of kind {', '.join(sorted(unknown))}, which cannot hold a tree of answers.",
+                "Choose a backbone with full or sliding attention (Qwen2, Llama, Gemma, ...).",
+            )
+        window = getattr(config, "sliding_window", None)
+        self.window = None if self.kinds == {"full_attention"} else window
+
+    def masks(
+        self, visible: Tensor, position: Tensor, column_position: Tensor, dtype: torch.dtype
+    ) -> Tensor | dict[str, Tensor]:
+        """Return additive masks (B, 1, M, C) for the decoder.
+
+        Args:
+            visible: bool (B, M, C), what a token sees where the window does not matter.
+            position: int64 (B, M), of the new tokens.
+            column_position: int64 (B, C), of all columns.
+        """
+        full = _additive(visible, dtype)
+        if self.window is None:
+            return full
+        near = position[:, :, None] - column_position[:, None, :] < self.window
+        sliding = _additive(visible & near, dtype)
+        if "full_attention" in self.kinds:
+            return {"full_attention": full, "sliding_attention": sliding}
+        return sliding
+
+
+def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
+    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
+    return mask.masked_fill_(~visible, torch.finfo(dtype).min).unsqueeze(1)
+
+
+def _roomy_cache(lm: PreTrainedModel, read: Cache, room: int) -> DynamicCache:
+    """Return a copy of a cache with room for more columns."""
+    cache = DynamicCache()
+    layers = read.layers or [None] * lm.config.get_text_config().num_hidden_layers
+    cache.layers = [_RoomyLayer(layer, room) for layer in layers]
+    return cache
+
+
+class _RoomyLayer(DynamicLayer):
+    """Keys and values with room for more columns, so that a step writes its own columns only.
+
+    Args:
+        read: the layer to copy; None for an empty one.
+        room: columns to come.
+    """
+
+    def __init__(self, read: DynamicLayer | None, room: int) -> None:
+        super().__init__()
+        self._room = room
+        self._length = 0
+        if read is not None and read.is_initialized:
+            self.update(read.keys, read.values)
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        """Take shape, type and device from the first keys and values."""
+        super().lazy_initialization(key_states, value_states)
+        self._all_keys = key_states.new_empty((*key_states.shape[:2], 0, key_states.shape[3]))
+        self._all_values = value_states.new_empty((*value_states.shape[:2], 0, value_states.shape[3]))
+
+    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
+        """Write new columns and return all columns so far."""
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        start, end = self._length, self._length + key_states.shape[2]
+        if end > self._all_keys.shape[2]:
+            self._move(slice(None), end + max(self._room, end // 2 if start else 0))
+        self._all_keys[:, :, start:end] = key_states
+        self._all_values[:, :, start:end] = value_states
+        self._length = end
+        self._show()
+        return self.keys, self.values
+
+    def batch_select_indices(self, indices: Tensor) -> None:
+        """Keep these rows."""
+        self._move(indices, self._all_keys.shape[2])
+        self._show()
+
+    def _move(self, rows: slice | Tensor, columns: int) -> None:
+        for name in ("_all_keys", "_all_values"):
+            old = getattr(self, name)[rows, :, : self._length]
+            new = old.new_empty((*old.shape[:2], columns, old.shape[3]))
+            new[:, :, : self._length] = old
+            setattr(self, name, new)
+
+    def _show(self) -> None:
+        self.keys, self.values = self._all_keys[:, :, : self._length], self._all_values[:, :, : self._length]
