@@ -11,13 +11,14 @@ import torch
 from torch import Tensor
 
 from latent.config import RlSettings
-from latent.objective import batch_advantage, group_advantage, perplexity_reward, policy_loss
+from latent.objective import batch_advantage
 from latent.reasoner import LatentWriter
 from recbench.contracts.errors import DataError
 from recbench.contracts.examples import Examples
 from recbench.contracts.method import RunContext
 from recbench.contracts.seeding import derive_seed
 from recbench.llm.codec import TitleCodec, split_labels
+from recbench.llm.grpo import group_advantage, perplexity_reward, policy_loss
 from recbench.llm.sft import collate_rows, training_rows
 from recbench.llm.train import Objective, StageResult, run_stage
 from recbench.llm.writer import Prefix

@@ -19,10 +19,11 @@ import typer
 from torch import Tensor
 
 from latent.golden import GoldenSet, read_golden
-from latent.objective import batch_advantage, group_advantage, perplexity_reward, policy_loss
+from latent.objective import batch_advantage
 from latent.reasoner import LatentWriter
 from recbench.contracts.errors import RecbenchError
 from recbench.llm.beam import BeamResult, DeviceTrie, beam_search
+from recbench.llm.grpo import group_advantage, perplexity_reward, policy_loss
 from recbench.llm.trie import build_trie
 from recbench.llm.writer import Prefix, mean_answer_loss, token_logprobs
 
