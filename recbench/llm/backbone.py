@@ -15,7 +15,7 @@ from recbench.contracts.errors import ConfigError, DataError, did_you_mean
 from recbench.contracts.examples import Examples
 from recbench.contracts.hashing import hash_file, hash_json
 from recbench.contracts.method import BackboneSpec, RunContext
-from recbench.llm.presets import PRESETS, preset_folder, preset_recipe
+from recbench.llm.presets import PRESETS, cached_preset, preset_folder, preset_recipe
 from recbench.llm.quiet import no_progress_bars
 
 log = logging.getLogger(__name__)
@@ -141,17 +141,40 @@ def open_backbone(
     Raises:
         DataError: the model cannot be loaded.
     """
-    spec = ctx.backbone
-    if spec is None:
+    spec = _asked_for(ctx)
+    return _load(str(preset_folder(spec.name, train, ctx)) if spec.name in PRESETS else spec.name, spec, precision, ctx)
+
+
+def reopen_backbone(
+    train_fingerprint: str, ctx: RunContext, precision: Literal["auto", "float32", "bfloat16"] = "auto"
+) -> Backbone:
+    """Load the untuned backbone that a fit started from; nothing is trained.
+
+    Args:
+        train_fingerprint: of the training rows of that fit; a preset was pretrained on them.
+        precision: as for :func:`open_backbone`.
+
+    Raises:
+        DataError: the model cannot be loaded, or a preset is no longer in the cache.
+    """
+    spec = _asked_for(ctx)
+    preset = spec.name in PRESETS
+    return _load(str(cached_preset(spec.name, train_fingerprint, ctx)) if preset else spec.name, spec, precision, ctx)
+
+
+def _asked_for(ctx: RunContext) -> BackboneSpec:
+    if ctx.backbone is None:
         raise ConfigError("This method builds on a language model, but the run has no backbone.", "Give --backbone.")
+    return ctx.backbone
+
+
+def _load(source: str, spec: BackboneSpec, precision: str, ctx: RunContext) -> Backbone:
     preset = PRESETS.get(spec.name)
-    source = str(preset_folder(spec.name, train, ctx)) if preset else spec.name
     # A hub commit pins the download; for a preset and a folder the revision is our own hash.
     revision = spec.revision if not preset and not os.path.isdir(spec.name) else None
-    dtype = _dtype(precision, ctx.device)
     try:
         with no_progress_bars():
-            model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=dtype)
+            model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=_dtype(precision, ctx.device))
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     except _hub_errors() as error:
         raise DataError(

@@ -25,6 +25,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from recbench.artifacts.files import atomic_folder, write_json
 from recbench.contracts.config import StrictModel
 from recbench.contracts.dataset import ItemCatalog, title_key
+from recbench.contracts.errors import DataError
 from recbench.contracts.examples import Examples
 from recbench.contracts.hashing import hash_json
 from recbench.contracts.method import RunContext
@@ -87,18 +88,35 @@ def preset_folder(name: str, train: Examples, ctx: RunContext) -> Path:
 
     Two processes that ask at once train it once; an interrupted training goes on where it stopped.
     """
-    preset = PRESETS[name]
-    key = hash_json([preset_recipe(name), ctx.catalog.fingerprint, train.fingerprint])
-    root = ctx.cache_dir / "backbones"
-    folder = root / f"{name}-{key}"
+    folder = _cache_folder(name, train.fingerprint, ctx)
     if folder.is_dir():
         return folder
-    with _locked(root / f"{name}-{key}.lock"):
+    with _locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
-            work = root / f"{name}-{key}.work"
-            _pretrain(name, preset, train, folder, work, ctx)
+            work = folder.with_name(f"{folder.name}.work")
+            _pretrain(name, PRESETS[name], train, folder, work, ctx)
             shutil.rmtree(work, ignore_errors=True)
     return folder
+
+
+def cached_preset(name: str, train_fingerprint: str, ctx: RunContext) -> Path:
+    """Return the folder of a preset that an earlier fit pretrained.
+
+    Raises:
+        DataError: it is no longer in the cache.
+    """
+    folder = _cache_folder(name, train_fingerprint, ctx)
+    if not folder.is_dir():
+        raise DataError(
+            f"The pretrained {name} backbone of this fit is no longer in the cache ({folder}).",
+            "Fit again (recbench run --again): that pretrains it too.",
+        )
+    return folder
+
+
+def _cache_folder(name: str, train_fingerprint: str, ctx: RunContext) -> Path:
+    key = hash_json([preset_recipe(name), ctx.catalog.fingerprint, train_fingerprint])
+    return ctx.cache_dir / "backbones" / f"{name}-{key}"
 
 
 @contextmanager

@@ -8,13 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from recbench.contracts.dataset import title_key
 from recbench.contracts.errors import ConfigError, DataError
 from recbench.contracts.examples import Examples
 from recbench.contracts.method import BackboneSpec, RunContext
 from recbench.llm import presets
-from recbench.llm.backbone import open_backbone, resolve
+from recbench.llm.backbone import open_backbone, reopen_backbone, resolve
 from recbench.llm.presets import PRESETS, pack_sequences, preset_folder, preset_recipe, train_tokenizer
 from recbench.testing.tiny import tiny_catalog, tiny_split
 
@@ -103,6 +104,17 @@ def test_a_preset_is_trained_once_and_depends_on_training_rows_only(tmp_path, sm
     backbone = open_backbone(split.train, ctx)
     assert backbone.model.config.hidden_size == 16
     assert backbone.tokenizer.eos_token == "<|endoftext|>"
+
+
+def test_the_untuned_preset_of_a_fit_is_found_again_and_a_lost_one_is_a_data_error(tmp_path, small_nano) -> None:
+    ctx, split = context(tmp_path), tiny_split()
+    with pytest.raises(DataError, match="no longer in the cache"):
+        reopen_backbone(split.train.fingerprint, ctx)
+    first = open_backbone(split.train, ctx)
+    again = reopen_backbone(split.train.fingerprint, ctx)
+    assert again.sft_learning_rate == first.sft_learning_rate
+    for name, parameter in again.model.named_parameters():
+        assert torch.equal(parameter, first.model.get_parameter(name))
 
 
 @pytest.mark.parametrize(("batch_size", "epochs"), [(1, 3), (4, 8), (1000, 15)])
