@@ -9,7 +9,9 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from recbench.contracts.errors import DataError
+from recbench.llm.frame import Frame
 from recbench.llm.prompt import answer_text
+from recbench.llm.tokens import encode_plain
 
 
 @dataclass(frozen=True)
@@ -28,22 +30,13 @@ class Answers:
     of_item: np.ndarray
 
 
-def encode_plain(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """Return the token ids of texts as they stand: nothing is added, and the name of a control token is only text.
-
-    A title such as "<|endoftext|>" must not end an answer or a prompt.
-    """
-    if not texts:
-        return []
-    return tokenizer(list(texts), add_special_tokens=False, split_special_tokens=True)["input_ids"]
-
-
-def build_answers(tokenizer: PreTrainedTokenizerBase, titles: Sequence[str]) -> Answers:
+def build_answers(tokenizer: PreTrainedTokenizerBase, titles: Sequence[str], frame: Frame) -> Answers:
     """Tokenise the answers of a catalogue.
 
     Args:
-        tokenizer: the backbone's tokenizer; it must have an end token.
+        tokenizer: the backbone's tokenizer.
         titles: one per item, cleaned by ``title_key``; empty for an item that has none.
+        frame: says how an answer is written and which token ends it.
 
     Raises:
         DataError: no item has a title.
@@ -52,10 +45,10 @@ def build_answers(tokenizer: PreTrainedTokenizerBase, titles: Sequence[str]) -> 
     titled = [number for number, title in enumerate(titles) if title]
     if not titled:
         raise DataError("No item of the data set has a title.", "Methods that write titles need them.")
-    encoded = encode_plain(tokenizer, [answer_text(titles[number]) for number in titled])
+    encoded = encode_plain(tokenizer, [answer_text(titles[number], frame.template) for number in titled])
     # Keyed by tokens, not text: a tokenizer that normalises text may map two titles to the same tokens.
     for number, ids in zip(titled, encoded, strict=True):
-        by_tokens.setdefault((*ids, tokenizer.eos_token_id), []).append(number)
+        by_tokens.setdefault((*ids, frame.end), []).append(number)
     of_item = np.full(len(titles), -1, dtype=np.int32)
     for answer, items in enumerate(by_tokens.values()):
         of_item[items] = answer

@@ -2,53 +2,131 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from recbench.contracts.dataset import ItemCatalog, title_key
-from recbench.contracts.errors import DataError
+from recbench.contracts.errors import ConfigError
 from recbench.contracts.examples import Queries
-from recbench.llm.answers import build_answers, encode_plain
-from recbench.llm.prompt import history_text, instruction_text
+from recbench.llm.answers import build_answers
+from recbench.llm.frame import make_frame
+from recbench.llm.prompt import PromptText, answer_prompt
+from recbench.llm.tokens import encode_plain
+
+log = logging.getLogger(__name__)
+
+TemplateChoice = Literal["auto", "alpaca", "chat"]
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Prompts of B queries.
+
+    Attributes:
+        ids: token ids of each prompt.
+        truncated: bool (B,), prompts that had to lose titles (the oldest) to fit.
+    """
+
+    ids: list[list[int]]
+    truncated: np.ndarray
 
 
 class TitleCodec:
     """Turns histories into prompt tokens and titles into answer tokens.
 
     The instruction, the history part and the answer are tokenised apart and joined, as the published code does, so a
-    token never spans two of them and titles are tokenised once.
+    token never spans two of them and titles are tokenised once. The name of a control token in a title is only text.
 
     Args:
         tokenizer: the backbone's tokenizer; it must have an end token.
         catalog: the items.
-        max_prompt_tokens: longer prompts keep their last tokens.
+        max_prompt_tokens: longer prompts lose their oldest titles.
+        template: "alpaca" (the published prompt), "chat" (the tokenizer's chat template), or "auto": chat for an
+            instruct model (see :func:`~recbench.llm.frame.make_frame`).
+        model_ends: further tokens that end a text, see :func:`end_ids_of`.
+
+    Attributes:
+        frame: what stands around every prompt, and the token that ends an answer.
+        end_ids: tokens that end a freely written text, the answer's end token first.
+        eos: the token that ends an answer, which also serves as padding.
     """
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, catalog: ItemCatalog, max_prompt_tokens: int = 512) -> None:
-        if tokenizer.eos_token_id is None:
-            raise DataError("The backbone's tokenizer has no end-of-sequence token.", "Choose another backbone.")
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        catalog: ItemCatalog,
+        max_prompt_tokens: int = 512,
+        template: TemplateChoice = "auto",
+        model_ends: Sequence[int] = (),
+    ) -> None:
         self.tokenizer = tokenizer
         self.catalog = catalog
         self.max_prompt_tokens = max_prompt_tokens
-        self.eos: int = tokenizer.eos_token_id
+        self.frame = make_frame(tokenizer, template, model_ends)
+        self.eos = self.frame.end
+        self.end_ids = tuple(dict.fromkeys([self.frame.end, tokenizer.eos_token_id, *model_ends]))
         self._titles = [title_key(title) for title in catalog.titles]
-        self._instruction = self._encode([instruction_text(catalog.noun)])[0]
-        self.answers = build_answers(tokenizer, self._titles)
+        self._text = answer_prompt(catalog.noun, self.frame.template)
+        self.answers = build_answers(tokenizer, self._titles, self.frame)
 
-    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        return encode_plain(self.tokenizer, texts)
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Plain facts about the prompt: template and version of the wording."""
+        return {"template": self.frame.template, "prompt_version": self._text.version}
 
     def prompts(self, queries: Queries) -> list[list[int]]:
         """Return the prompt tokens of every query. Items without a title are left out of the prompt."""
-        noun = self.catalog.noun
-        texts = [
-            history_text(noun, (self._titles[item] for item in queries.history(row) if self._titles[item]))
-            for row in range(len(queries))
-        ]
-        return [(self._instruction + ids)[-self.max_prompt_tokens :] for ids in self._encode(texts)]
+        return self.encode(queries).ids
+
+    def encode(self, queries: Queries, text: PromptText | None = None) -> Prompts:
+        """Return the prompts of queries.
+
+        A prompt that is too long loses whole titles, the oldest first; one title that does not fit loses its last
+        tokens. Everything else of the prompt stays.
+
+        Args:
+            text: wording; unset: that of the answer prompt.
+
+        Raises:
+            ConfigError: the prompt without any title is too long already.
+        """
+        text = text or self._text
+        start = [*self.frame.head, *self._encode([self.frame.gap + text.instruction])[0]]
+        room = self.max_prompt_tokens - len(start) - len(self.frame.tail)
+        titles = [[self._titles[i] for i in queries.history(row) if self._titles[i]] for row in range(len(queries))]
+        middle = self._encode([text.history(listed) for listed in titles])
+        truncated = np.array([len(ids) > room for ids in middle], dtype=bool)
+        for row in np.flatnonzero(truncated):
+            middle[row] = self._fit(text, titles[row], room)
+        if truncated.any():
+            log.info("%d of %d prompts lost their oldest titles.", truncated.sum(), len(queries))
+        return Prompts([[*start, *ids, *self.frame.tail] for ids in middle], truncated)
+
+    def _fit(self, text: PromptText, titles: list[str], room: int) -> list[int]:
+        """Return the tokens of the most recent titles that fit into ``room`` tokens."""
+        for first in range(1, len(titles)):
+            ids = self._encode([text.history(titles[first:])])[0]
+            if len(ids) <= room:
+                return ids
+        opening, title, closing = self._encode([f'{text.opening}"', titles[-1] if titles else "", f'"{text.closing}'])
+        left = room - len(opening) - len(closing)
+        if left <= 0:
+            raise ConfigError(
+                f"max_prompt_tokens is {self.max_prompt_tokens}, but the prompt has "
+                f"{self.max_prompt_tokens - left} tokens without any title.",
+                f"Set max_prompt_tokens to more than {self.max_prompt_tokens - left}.",
+            )
+        return opening + title[:left] + closing
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        return encode_plain(self.tokenizer, texts)
 
     def pad_prompts(
         self, prompts: Sequence[Sequence[int]], device: torch.device | str = "cpu"
@@ -69,6 +147,14 @@ class TitleCodec:
         for row, answer in enumerate(answers):
             labels[row, : len(answer)] = torch.tensor(answer)
         return labels
+
+
+def end_ids_of(lm: PreTrainedModel) -> tuple[int, ...]:
+    """Return the tokens that end a text according to a model's generation settings."""
+    ends = lm.generation_config.eos_token_id if lm.generation_config is not None else None
+    if ends is None:
+        return ()
+    return tuple(ends) if isinstance(ends, (list, tuple)) else (int(ends),)
 
 
 def split_labels(labels: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from recbench.contracts.dataset import ItemCatalog, title_key
-from recbench.contracts.errors import DataError
+from recbench.contracts.errors import ConfigError, DataError
 from recbench.contracts.examples import build_examples
 from recbench.llm.codec import TitleCodec
 from recbench.testing.tiny import tiny_catalog
@@ -46,11 +46,40 @@ def test_prompt_holds_titles_oldest_first_and_leaves_out_untitled_items(codec) -
     assert "films" in text
 
 
-def test_long_prompts_keep_their_end(tiny_llm_folder) -> None:
+def test_long_prompts_lose_their_oldest_titles_and_nothing_else(tiny_llm_folder) -> None:
     tokenizer = AutoTokenizer.from_pretrained(tiny_llm_folder)
-    whole, short = TitleCodec(tokenizer, tiny_catalog()), TitleCodec(tokenizer, tiny_catalog(), max_prompt_tokens=20)
-    queries = build_examples([0], [0], [0], [list(range(10))], [1]).queries()
-    assert short.prompts(queries)[0] == whole.prompts(queries)[0][-20:]
+    whole = TitleCodec(tokenizer, tiny_catalog())
+    queries = build_examples(range(2), [0, 0], [0, 1], [list(range(10)), [7, 8, 9]], [1, 1]).queries()
+    long, three = whole.prompts(queries)
+    short = TitleCodec(tokenizer, tiny_catalog(), max_prompt_tokens=len(three)).encode(queries)
+    assert short.ids == [three, three]
+    assert short.truncated.tolist() == [True, False]
+    assert not whole.encode(queries).truncated.any()
+    assert TitleCodec(tokenizer, tiny_catalog(), max_prompt_tokens=len(long) - 1).prompts(queries)[1] == three
+
+
+def test_one_title_that_does_not_fit_loses_its_last_tokens(tiny_llm_folder) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llm_folder)
+    queries = build_examples([0], [0], [0], [[3, 31]], [1]).queries()
+    (one,) = TitleCodec(tokenizer, tiny_catalog()).prompts(queries.take([0]))
+    (bare,) = TitleCodec(tokenizer, ItemCatalog(tuple("ab"), ("", "x"), "films")).prompts(
+        build_examples([0], [0], [0], [[0]], [1]).queries()
+    )
+    limit = len(bare) + 9
+    assert limit < len(one)
+    cut = TitleCodec(tokenizer, tiny_catalog(), max_prompt_tokens=limit).encode(queries)
+    text = tokenizer.decode(cut.ids[0])
+    assert len(cut.ids[0]) == limit
+    assert cut.truncated.tolist() == [True]
+    assert 'before: "The Very Long' in text
+    assert text.endswith('"\n\n### Response: \n')
+    assert text.startswith(tokenizer.decode(bare)[:200])
+
+
+def test_a_limit_below_the_prompt_without_titles_is_refused(tiny_llm_folder) -> None:
+    codec = TitleCodec(AutoTokenizer.from_pretrained(tiny_llm_folder), tiny_catalog(), max_prompt_tokens=20)
+    with pytest.raises(ConfigError, match="max_prompt_tokens is 20, but the prompt has"):
+        codec.prompts(build_examples([0], [0], [0], [[3]], [1]).queries())
 
 
 def test_padding_sides(codec) -> None:
