@@ -3,22 +3,29 @@
 Scores are sums of full-vocabulary log-probabilities, not renormalised over the allowed tokens; a disallowed token has
 none, so a beam without continuation ends. The rules are those of Hugging Face's beam search with
 ``early_stopping=False`` (the published code's setting), applied to every row on its own, so that a row's result does
-not depend on its batch-mates.
+not depend on its batch-mates. Equal scores are ordered: the better parent first, then the smaller token.
+
+Dimensions: B rows asked for, R rows still searched, K beams kept, M beams alive in the fullest row, W children of the
+widest node, V vocabulary.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
+from recbench.llm.tree import AnswerTree
 from recbench.llm.trie import TokenTrie
-from recbench.llm.writer import Prefix, TitleWriter, copy_cache, run_body
+from recbench.llm.writer import Prefix, TitleWriter
 
 _NONE = -1
+# Dropping finished rows copies the cache of the others, so it waits until a good part has finished.
+_DROP_BELOW = 0.75
+# Steps to make room for at first; few titles are longer.
+_ROOM_STEPS = 32
 
 
 @dataclass(frozen=True)
@@ -26,8 +33,8 @@ class BeamResult:
     """The finished beams of B rows, best first.
 
     Attributes:
-        sequence: int64 (B, n_beams), sequence numbers of the trie; -1 where fewer finished.
-        score: float32 (B, n_beams), sum of log-probabilities / length ** length_penalty; -inf where none.
+        sequence: int64 (B, K), sequence numbers of the trie; -1 where fewer finished.
+        score: float32 (B, K), sum of log-probabilities / length ** length_penalty; -inf where none.
         steps: decoding steps taken by the batch.
     """
 
@@ -54,9 +61,29 @@ class DeviceTrie:
         return cls(token, first_child, leaf, trie.max_length)
 
 
+@dataclass(frozen=True)
+class TrieGuide:
+    """A second opinion on every step of the trie (the text-free ensemble of D3).
+
+    Attributes:
+        share_logprob: float32 (B, n_nodes), log of a node's share among its siblings in the other model's view, <= 0;
+            -inf is a node that cannot be reached.
+        alpha: weight of the language model in [0, 1]: a step scores
+            ``alpha * logprob + (1 - alpha) * share_logprob``. 1 is the language model alone.
+    """
+
+    share_logprob: Tensor
+    alpha: float
+
+
 @torch.no_grad()
 def beam_search(
-    writer: TitleWriter, prefix: Prefix, trie: DeviceTrie, n_beams: int, length_penalty: float
+    writer: TitleWriter,
+    prefix: Prefix,
+    trie: DeviceTrie,
+    n_beams: int,
+    length_penalty: float,
+    guide: TrieGuide | None = None,
 ) -> BeamResult:
     """Return the best titles that a beam search finds for every row of ``prefix``.
 
@@ -64,67 +91,97 @@ def beam_search(
         n_beams: beams kept and titles returned.
         length_penalty: a finished beam of L tokens (end token included) scores sum / L ** length_penalty: 1.0 is the
             BIGRec flavour, 0.0 the D3 flavour.
+        guide: mixed into every step's score; None for the language model alone.
     """
-    rows = prefix.mask.shape[0]
     device = prefix.mask.device
-    state = _Beams.start(rows, n_beams, device)
-    stepper = _Stepper(writer, prefix, n_beams, trie.max_length)
-    logits = stepper.first()
+    beams = _Beams.start(prefix.mask.shape[0], n_beams, device)
+    result = BeamResult(beams.finished_sequence, beams.finished_score, 0)
+    tree = AnswerTree(writer, prefix, n_beams * min(trie.max_length, _ROOM_STEPS))
+    logits = tree.start().unsqueeze(1)
+    width = int(trie.first_child[1] - trie.first_child[0])
     for step in range(1, trie.max_length + 1):
-        logprobs = logits.float() - logits.float().logsumexp(dim=-1, keepdim=True)
-        parent, node, score = _best_children(state, trie, logprobs, 2 * n_beams)
-        state.advance(parent, node, score, trie, step, length_penalty)
-        if bool(state.done.all()):
-            break
-        if step < trie.max_length:
-            logits = stepper.next(state.parent, trie.token[state.node])
-    return BeamResult(state.finished_sequence, state.finished_score, step)
+        # The first step's only beam stands on ROOT, which is one before slot 0.
+        first_slot = tree.n_slots - logits.shape[1]
+        beams.advance(_continuations(beams, trie, logits, width, guide), trie, step, length_penalty)
+        n_live, n_alive, width = beams.sizes(trie)
+        if n_live <= _DROP_BELOW * len(beams.row):
+            result.sequence[beams.row], result.score[beams.row] = beams.finished_sequence, beams.finished_score
+            if n_live == 0:
+                break
+            live = (~beams.done).nonzero().squeeze(1)
+            tree.keep(live)
+            beams = beams.take(live)
+        # A dead beam stands on the root, which has no token.
+        token = trie.token[beams.node[:, :n_alive]].clamp(min=0)
+        logits = tree.extend(token, first_slot + beams.parent[:, :n_alive])
+    return BeamResult(result.sequence, result.score, step)
 
 
-def _best_children(state: _Beams, trie: DeviceTrie, logprobs: Tensor, n_best: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the ``n_best`` continuations per row: parent beam, node, score, each (B, n_best), best first.
+@dataclass(frozen=True)
+class _Continuations:
+    """All ways to go on: scores (R, M * W), -inf where there is no child; the columns of a beam lie together."""
 
-    ``logprobs`` is (B * beams, V), or (B, V) at the first step, where only beam 0 is alive.
-    """
-    rows, n_beams = state.node.shape
-    alive = torch.isfinite(state.score).flatten()
-    node = state.node.flatten()
+    score: Tensor
+    width: int
+    first_child: Tensor
+
+    def best(self, n_best: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Return parent beam, node and score, each (R, n_best), best first."""
+        score = F.pad(self.score, (0, max(n_best - self.score.shape[1], 0)), value=-torch.inf)
+        column = _best_columns(score, n_best)
+        parent = (column // self.width).clamp(max=self.first_child.shape[1] - 1)
+        node = self.first_child.gather(1, parent) + column % self.width
+        score = score.gather(1, column)
+        return parent, node.where(torch.isfinite(score), 0), score
+
+
+def _continuations(
+    beams: _Beams, trie: DeviceTrie, logits: Tensor, width: int, guide: TrieGuide | None
+) -> _Continuations:
+    """Score every child of every beam. ``logits`` is (R, M, V) of the M first beams; ``width`` is W."""
+    n_alive = logits.shape[1]
+    node, score = beams.node[:, :n_alive], beams.score[:, :n_alive]
     first = trie.first_child[node]
-    count = torch.where(alive, trie.first_child[node + 1] - first, 0)
-    starts = count.cumsum(0) - count
-    beam = torch.repeat_interleave(torch.arange(rows * n_beams, device=node.device), count)
-    child = torch.arange(beam.numel(), device=node.device) - starts[beam] + first[beam]
-    source = beam if logprobs.shape[0] == rows * n_beams else beam // n_beams
-    score = state.score.flatten()[beam] + logprobs[source, trie.token[child]]
+    count = trie.first_child[node + 1] - first
+    place = torch.arange(width, device=node.device)
+    is_child = place < count.unsqueeze(2)
+    child = torch.where(is_child, first.unsqueeze(2) + place, 0)
+    logprob = logits.log_softmax(dim=-1, dtype=torch.float32).gather(2, trie.token[child].clamp(min=0))
+    if guide is not None and guide.alpha != 1.0:
+        share = guide.share_logprob[beams.row[:, None, None], child]
+        logprob = guide.alpha * logprob + (1.0 - guide.alpha) * share
+    total = (score.unsqueeze(2) + logprob).where(is_child, -torch.inf)
+    return _Continuations(total.flatten(1), width, first)
 
-    # Lay the ragged candidates of each row side by side, so that one topk serves the whole batch.
-    row = beam // n_beams
-    per_row = count.view(rows, n_beams).sum(dim=1)
-    column = torch.arange(beam.numel(), device=node.device) - (per_row.cumsum(0) - per_row)[row]
-    width = max(int(per_row.max()), n_best)
-    table = torch.full((rows, width), -torch.inf, device=node.device)
-    table[row, column] = score
-    index = torch.full((rows, width), _NONE, dtype=torch.int64, device=node.device)
-    index[row, column] = torch.arange(beam.numel(), device=node.device)
-    best, where = table.topk(n_best, dim=1)
-    picked = index.gather(1, where)
-    exists = picked >= 0
-    picked = picked.clamp(min=0)
-    parent = torch.where(exists, beam[picked] % n_beams, 0)
-    return parent, torch.where(exists, child[picked], 0), best
+
+def _best_columns(score: Tensor, n_best: int) -> Tensor:
+    """Return int64 (R, n_best): the columns of the best scores, best first, of equal ones the left one first.
+
+    ``topk`` leaves the order of equal values open. Here score and column become one integer, in which no two are
+    equal: read as integers, the bits of two positive floats are in the floats' order, of two negative ones in the
+    opposite order.
+    """
+    bits = score.contiguous().view(torch.int32)
+    ordered = bits ^ ((bits >> 31) & 0x7FFFFFFF)
+    from_right = torch.arange(score.shape[1] - 1, -1, -1, device=score.device)
+    key = (ordered.long() << 32) + from_right
+    return key.topk(n_best, dim=1).indices
 
 
 @dataclass
 class _Beams:
-    """Running and finished beams of B rows.
+    """Running and finished beams of R rows.
 
     Attributes:
-        node, score: (B, n_beams), trie node and sum of log-probabilities of the running beams; -inf is a dead beam.
-        parent: (B, n_beams), which beam of the step before each running beam continues.
-        finished_sequence, finished_score: (B, n_beams), best first.
-        done: bool (B,), rows whose result can change no more.
+        row: int64 (R,), which row of the batch each is.
+        node, score: (R, K), trie node and sum of log-probabilities of the running beams, best first; -inf is a dead
+            beam.
+        parent: (R, K), which beam of the step before each running beam continues.
+        finished_sequence, finished_score: (R, K), best first.
+        done: bool (R,), rows whose result can change no more.
     """
 
+    row: Tensor
     node: Tensor
     score: Tensor
     parent: Tensor
@@ -136,114 +193,46 @@ class _Beams:
     def start(cls, rows: int, n_beams: int, device: torch.device) -> _Beams:
         score = torch.full((rows, n_beams), -torch.inf, device=device)
         score[:, 0] = 0.0
+        zeros = torch.zeros((rows, n_beams), dtype=torch.int64, device=device)
         return cls(
-            node=torch.zeros((rows, n_beams), dtype=torch.int64, device=device),
+            row=torch.arange(rows, device=device),
+            node=zeros,
             score=score,
-            parent=torch.zeros((rows, n_beams), dtype=torch.int64, device=device),
-            finished_sequence=torch.full((rows, n_beams), _NONE, dtype=torch.int64, device=device),
-            finished_score=torch.full((rows, n_beams), -torch.inf, device=device),
+            parent=zeros,
+            finished_sequence=torch.full_like(zeros, _NONE),
+            finished_score=torch.full_like(score, -torch.inf),
             done=torch.zeros(rows, dtype=torch.bool, device=device),
         )
 
-    def advance(
-        self, parent: Tensor, node: Tensor, score: Tensor, trie: DeviceTrie, step: int, length_penalty: float
-    ) -> None:
-        """Take the best continuations (B, 2 * n_beams) of this step: finish some, keep the others running."""
+    def take(self, rows: Tensor) -> _Beams:
+        """Return only these rows."""
+        return _Beams(*(getattr(self, field.name)[rows] for field in fields(self)))
+
+    def sizes(self, trie: DeviceTrie) -> tuple[int, int, int]:
+        """Return how many rows go on, and for these M, the beams alive in the fullest row, and W, the most children."""
+        goes_on = torch.isfinite(self.score) & ~self.done[:, None]
+        children = (trie.first_child[self.node + 1] - trie.first_child[self.node]).where(goes_on, 0)
+        numbers = torch.stack([(~self.done).sum(), goes_on.sum(dim=1).max(), children.max()])
+        n_live, n_alive, width = numbers.tolist()  # one wait for the device instead of three
+        return n_live, n_alive, width
+
+    def advance(self, table: _Continuations, trie: DeviceTrie, step: int, length_penalty: float) -> None:
+        """Take the best 2 K continuations of this step: finish some, keep the others running."""
         n_beams = self.node.shape[1]
+        parent, node, score = table.best(2 * n_beams)
         leaf = trie.leaf[node]
         ends = (leaf >= 0) & torch.isfinite(score)
-        # Only a continuation among the n_beams best may finish; the others are there to keep n_beams running.
-        finishes = ends & (torch.arange(score.shape[1], device=score.device) < n_beams) & ~self.done[:, None]
-        final = torch.where(finishes, score / step**length_penalty, -torch.inf)
+        # Only a continuation among the K best may finish; the others are there to keep K running.
+        finishes = ends & ~self.done[:, None]
+        finishes[:, n_beams:] = False
+        final = (score / step**length_penalty).where(finishes, -torch.inf)
         merged_score = torch.cat([self.finished_score, final], dim=1)
-        merged_sequence = torch.cat([self.finished_sequence, leaf], dim=1)
-        self.finished_score, kept = merged_score.topk(n_beams, dim=1)
-        sequence = merged_sequence.gather(1, kept)
-        self.finished_sequence = torch.where(torch.isfinite(self.finished_score), sequence, _NONE)
+        merged_sequence = torch.cat([self.finished_sequence, leaf.where(finishes, _NONE)], dim=1)
+        kept = _best_columns(merged_score, n_beams)
+        self.finished_score, self.finished_sequence = merged_score.gather(1, kept), merged_sequence.gather(1, kept)
 
-        self.score, kept = score.masked_fill(ends | self.done[:, None], -torch.inf).topk(n_beams, dim=1)
-        self.node = node.gather(1, kept)
-        self.parent = parent.gather(1, kept)
+        running = score.masked_fill(ends | self.done[:, None], -torch.inf)
+        kept = _best_columns(running, n_beams)
+        self.score, self.node, self.parent = running.gather(1, kept), node.gather(1, kept), parent.gather(1, kept)
         best_possible = self.score[:, 0] / step**length_penalty
         self.done = self.done | (best_possible <= self.finished_score[:, -1]) | torch.isinf(self.score[:, 0])
-
-
-class _RoomyLayer(DynamicLayer):
-    """Keys and values of every beam with room for more columns, so that a step writes its own column only.
-
-    Args:
-        keys, values: (B, heads, C, D), of the B rows.
-        n_beams: copies of each row.
-        room: columns to come.
-    """
-
-    def __init__(self, keys: Tensor, values: Tensor, n_beams: int, room: int) -> None:
-        super().__init__()
-        self.lazy_initialization(keys, values)
-        self._length = keys.shape[2]
-        self._all_keys = self._expand(keys, n_beams, room)
-        self._all_values = self._expand(values, n_beams, room)
-        self._show()
-
-    def _expand(self, states: Tensor, n_beams: int, room: int) -> Tensor:
-        rows, heads, length, width = states.shape
-        buffer = states.new_empty((rows, n_beams, heads, length + room, width))
-        buffer[:, :, :, :length] = states.unsqueeze(1)
-        return buffer.flatten(0, 1)
-
-    def _show(self) -> None:
-        self.keys, self.values = self._all_keys[:, :, : self._length], self._all_values[:, :, : self._length]
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Write new columns and return all columns so far."""
-        end = self._length + key_states.shape[2]
-        self._all_keys[:, :, self._length : end] = key_states
-        self._all_values[:, :, self._length : end] = value_states
-        self._length = end
-        self._show()
-        return self.keys, self.values
-
-
-class _Stepper:
-    """Feeds the model one token per beam. The prompt's keys and values are expanded once and never move again."""
-
-    def __init__(self, writer: TitleWriter, prefix: Prefix, n_beams: int, max_steps: int) -> None:
-        self.writer = writer
-        self.prefix = prefix
-        self.n_beams = n_beams
-        self.max_steps = max_steps
-        self.cache = DynamicCache()
-        self.mask = prefix.mask
-        self.shared = 0
-
-    def first(self) -> Tensor:
-        """Read the pending inputs, once per row. Returns logits (B, V)."""
-        prefix = self.prefix
-        ones = torch.ones(prefix.pending.shape[:2], dtype=prefix.mask.dtype, device=prefix.mask.device)
-        mask = torch.cat([prefix.mask, ones], dim=1)
-        read = copy_cache(prefix.cache)
-        output = self._run(prefix.pending, mask, read)
-        self.cache.layers = [
-            _RoomyLayer(layer.keys, layer.values, self.n_beams, self.max_steps) for layer in read.layers
-        ]
-        self.mask = mask.repeat_interleave(self.n_beams, dim=0)
-        self.shared = mask.shape[1]
-        return output
-
-    def next(self, parent: Tensor, token: Tensor) -> Tensor:
-        """Continue beam ``parent`` (B, n_beams) with ``token`` (B, n_beams). Returns logits (B * n_beams, V)."""
-        if self.cache.get_seq_length() > self.shared:
-            offset = torch.arange(parent.shape[0], device=parent.device)[:, None] * self.n_beams
-            self._reorder((parent + offset).flatten())
-        ids = token.reshape(-1, 1).clamp(min=0)
-        self.mask = torch.cat([self.mask, torch.ones_like(self.mask[:, :1])], dim=1)
-        return self._run(self.writer.embed(ids), self.mask, self.cache)
-
-    def _run(self, embeds: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-        return self.writer.logits(run_body(self.writer.lm, embeds, mask, cache)[:, -1])
-
-    def _reorder(self, beam: Tensor) -> None:
-        """Move the answer part of the cache to the surviving beams; the beams of one row share the prompt part."""
-        for layer in self.cache.layers:
-            layer.keys[:, :, self.shared :] = layer.keys[beam, :, self.shared :]
-            layer.values[:, :, self.shared :] = layer.values[beam, :, self.shared :]
