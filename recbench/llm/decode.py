@@ -37,17 +37,26 @@ class DecodingConfig(StrictModel):
 
 
 def rank_titles(
-    writer: TitleWriter, codec: TitleCodec, queries: Queries, config: DecodingConfig, folder: Path, ctx: RunContext
+    writer: TitleWriter,
+    codec: TitleCodec,
+    queries: Queries,
+    config: DecodingConfig,
+    folder: Path,
+    ctx: RunContext,
+    prompts: Sequence[Sequence[int]] | None = None,
 ) -> Rankings:
     """Return one list per query by constrained beam search.
 
     A list holds the items of the ``beams`` best titles; items that share a title share its score, so they are tied.
     Queries of like prompt length are decoded together. Finished shards lie in ``folder`` and are not decoded again.
 
+    Args:
+        prompts: token ids of each query's prompt; unset: the codec's answer prompt.
+
     Raises:
         ArtifactError: a shard cannot be written.
     """
-    prompts = codec.prompts(queries)
+    prompts = codec.prompts(queries) if prompts is None else prompts
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
     trie = DeviceTrie.of(build_trie(codec.answers.tokens), writer.device)
     per_shard = _BATCHES_PER_SHARD * config.batch_size
@@ -57,7 +66,7 @@ def rank_titles(
     parts: list[Rankings] = []
     with ctx.stage("decode"), ctx.progress.bar("decode", len(queries)) as bar:
         for shard in shards:
-            path = folder / f"{_shard_name(queries, shard, config, ctx.mask_history)}.npz"
+            path = folder / f"{_shard_name(queries, prompts, shard, config, ctx.mask_history)}.npz"
             if path.exists():
                 part = _read_shard(path, queries, shard)
                 bar.advance(len(shard))
@@ -69,11 +78,17 @@ def rank_titles(
     return _in_query_order(concat_rankings(parts), queries, codec)
 
 
-def _shard_name(queries: Queries, rows: np.ndarray, config: DecodingConfig, mask_history: bool) -> str:
+def _shard_name(
+    queries: Queries,
+    prompts: Sequence[Sequence[int]],
+    rows: np.ndarray,
+    config: DecodingConfig,
+    mask_history: bool,
+) -> str:
     asked = queries.take(rows)
-    return hash_json(
-        [hash_arrays([asked.example_id, asked.offsets, asked.items]), config.model_dump(mode="json"), mask_history]
-    )
+    read = hash_json([list(prompts[row]) for row in rows])
+    columns = hash_arrays([asked.example_id, asked.offsets, asked.items])
+    return hash_json([columns, read, config.model_dump(mode="json"), mask_history])
 
 
 def _decode_shard(
