@@ -228,7 +228,7 @@ def _interpret(
     return result
 
 
-def _before(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int], text: str, place: int) -> tuple[Sequence[int], str]:
+def _before(tokenizer: PreTrainedTokenizerBase, ids: list[int], text: str, place: int) -> tuple[list[int], str]:
     """Return the longest run of first tokens whose text lies before ``place`` of ``text``, and that text.
 
     A token that reaches over the place is left out as a whole, so that nothing is tokenised again.
