@@ -6,43 +6,26 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from recbench.contracts.config import StrictModel
 from recbench.contracts.method import MethodConfig
 from recbench.llm.decode import DecodingConfig
+from recbench.llm.rl import GrpoSettings
 from recbench.llm.sft import SftSettings
-from recbench.llm.train import TrainSettings
 
 LENGTH_PENALTY = {"bigrec": 1.0, "d3": 0.0}
 
 
-class RlSettings(StrictModel):
+class RlSettings(GrpoSettings):
     """LR-GRPO (paper section 3.2.2). A row here is a prompt; each is sampled ``samples`` times.
 
-    Defaults are those of the published script: 32 prompts of 8 samples per optimizer step, one epoch, cosine.
+    Defaults are those of the published script: 32 prompts of 8 samples per optimizer step, one epoch, cosine. A
+    forward pass holds ``adv_groups`` prompts.
     """
 
     enabled: bool = Field(True, description="false: stop after fine-tuning (the paper's 'w/o RL')")
-    max_rows: int | None = Field(None, ge=1, description="training prompts used, drawn at random; unset: all")
     samples: int = Field(8, ge=2, description="K, thoughts per prompt; the first is without noise")
     sigma: float = Field(1.5, gt=0, description="standard deviation of the noise, per coordinate (Eq. 5)")
     adv_groups: int = Field(2, ge=1, description="prompts whose rewards share a baseline (2: what the code does)")
     advantage: Literal["batch", "group"] = Field("batch", description="Eq. 7, or classic GRPO within each group")
-    clip_low: float = Field(0.2, ge=0, lt=1, description="ratio clipped below 1 - this")
-    clip_high: float = Field(0.28, ge=0, description="ratio clipped above 1 + this")
-    epochs: float = Field(1, gt=0, description="passes over the rows")
-    learning_rate: float | None = Field(None, gt=0, description="peak learning rate; unset: the backbone's default")
-    batch_size: int = Field(32, ge=1, description="prompts per optimizer step, over all processes")
-    warmup_steps: int = Field(200, ge=0, description="optimizer steps of linear warm-up, at most a third")
-    schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field("cosine", description="after the warm-up")
-    weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
-    max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this L2 norm; 0: not at all")
-    checkpoint_steps: int = Field(200, ge=1, description="optimizer steps between checkpoints for resuming")
-    log_steps: int = Field(10, ge=1, description="optimizer steps between lines of train.jsonl")
-
-    def training(self, batch_size: int) -> TrainSettings:
-        """Return how the stage is trained: a forward pass holds ``adv_groups`` prompts; no early stopping."""
-        shared = self.model_dump(include=TrainSettings.model_fields.keys() & type(self).model_fields.keys())
-        return TrainSettings(**{**shared, "batch_size": batch_size}, micro_batch_size=self.adv_groups, patience=None)
 
 
 class LatentR3Config(MethodConfig):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,15 @@ from torch import Tensor
 from latent.config import RlSettings
 from latent.objective import batch_advantage
 from latent.reasoner import LatentWriter
-from recbench.contracts.errors import DataError
 from recbench.contracts.examples import Examples
 from recbench.contracts.method import RunContext
 from recbench.contracts.seeding import derive_seed
 from recbench.llm.codec import TitleCodec, split_labels
 from recbench.llm.grpo import group_advantage, perplexity_reward, policy_loss
+from recbench.llm.rl import whole_steps
 from recbench.llm.sft import collate_rows, training_rows
 from recbench.llm.train import Objective, StageResult, run_stage
 from recbench.llm.writer import Prefix
-
-log = logging.getLogger(__name__)
 
 
 class LatentPolicy(Objective):
@@ -109,17 +106,8 @@ def reinforce(
         DataError: there are fewer usable rows than ``adv_groups``.
     """
     rows = training_rows(train, codec, settings.max_rows, ctx.seed, "rl")
-    batch_size = min(settings.batch_size, len(rows) // settings.adv_groups * settings.adv_groups)
-    if batch_size == 0:
-        raise DataError(
-            f"LR-GRPO needs at least adv_groups = {settings.adv_groups} training rows; there are {len(rows)}.",
-            "Lower rl.adv_groups, or switch the stage off with rl.enabled=false.",
-        )
-    if batch_size < settings.batch_size:
-        log.warning(
-            "rl.batch_size is %d, but there are only %d rows: %d is used.", settings.batch_size, len(rows), batch_size
-        )
-    usable = len(rows) // batch_size * batch_size
+    names = ("rl.batch_size", "rl.adv_groups")
+    batch_size, usable = whole_steps(len(rows), settings.batch_size, settings.adv_groups, names)
     if usable < len(rows):
         rows = training_rows(train, codec, usable, ctx.seed, "rl")
     writer.lm.requires_grad_(False)
@@ -130,7 +118,7 @@ def reinforce(
             rows,
             None,
             lambda batch: _collate(codec, batch),
-            settings.training(batch_size),
+            settings.training(batch_size, settings.adv_groups),
             folder,
             ctx,
             drop_last=True,
