@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -16,8 +16,10 @@ from recbench.contracts.examples import Queries
 from recbench.contracts.hashing import hash_arrays, hash_json
 from recbench.contracts.method import RunContext
 from recbench.contracts.rankings import Rankings, concat_rankings
-from recbench.llm.beam import BeamResult, DeviceTrie, beam_search
+from recbench.llm.background import Background
+from recbench.llm.beam import BeamResult, DeviceTrie, TrieGuide, beam_search
 from recbench.llm.codec import TitleCodec
+from recbench.llm.grounding import GroundingSettings, ground_titles
 from recbench.llm.trie import build_trie
 from recbench.llm.writer import TitleWriter
 
@@ -27,13 +29,36 @@ _BATCHES_PER_SHARD = 16
 class DecodingConfig(StrictModel):
     """How titles are written and turned into a list."""
 
-    mode: Literal["constrained"] = Field("constrained", description="only titles of the catalogue can be written")
+    mode: Literal["constrained", "grounding"] = Field(
+        "constrained",
+        description="constrained: only titles of the catalogue can be written; grounding: free text, then the nearest "
+        "titles",
+    )
     search: Literal["beam"] = Field("beam", description="how the best titles are looked for")
     beams: int = Field(10, ge=1, description="beams, and so titles in a list")
     length_penalty: float = Field(
         1.0, description="a title of L tokens scores sum(logprob) / L ** this; 1.0: BIGRec flavour, 0.0: D3 flavour"
     )
     batch_size: int = Field(16, ge=1, description="queries decoded at once")
+    grounding: GroundingSettings = Field(GroundingSettings(), description="settings of mode=grounding")
+
+    @property
+    def max_places(self) -> int | None:
+        """Titles that a list can have; None for the whole catalogue."""
+        return None if self.mode == "grounding" else self.beams
+
+
+class Guide(Protocol):
+    """A second opinion on the titles of a query, mixed into every step of the beam search (see D3).
+
+    Attributes:
+        key: names the guide with all of its settings; lists made under another key are not taken up again.
+    """
+
+    key: str
+
+    def __call__(self, queries: Queries) -> TrieGuide:
+        """Return what the guide thinks of a batch of queries."""
 
 
 def rank_titles(
@@ -44,18 +69,32 @@ def rank_titles(
     folder: Path,
     ctx: RunContext,
     prompts: Sequence[Sequence[int]] | None = None,
+    *,
+    k: int | None = None,
+    background: Background | None = None,
+    guide: Guide | None = None,
 ) -> Rankings:
-    """Return one list per query by constrained beam search.
+    """Return one list per query, by the configured mode and search.
 
-    A list holds the items of the ``beams`` best titles; items that share a title share its score, so they are tied.
-    Queries of like prompt length are decoded together. Finished shards lie in ``folder`` and are not decoded again.
+    A constrained list holds the items of the ``beams`` best titles; items that share a title share its score, so they
+    are tied. Queries of like prompt length are decoded together. Finished shards lie in ``folder`` and are not decoded again.
 
     Args:
         prompts: token ids of each query's prompt; unset: the codec's answer prompt.
+        k: places wanted of a grounded list; unset: the whole catalogue.
+        background: of the fit; grounding needs it.
+        guide: mixed into the scores of a constrained beam search.
 
     Raises:
         ArtifactError: a shard cannot be written.
     """
+    if config.mode == "grounding":
+        if background is None:
+            raise ValueError("Grounding needs the background of the fit.")
+        return ground_titles(
+            writer, codec, queries, k or len(ctx.catalog), config.grounding, config.batch_size, folder, ctx,
+            background, prompts,
+        )  # fmt: skip
     prompts = codec.prompts(queries) if prompts is None else prompts
     order = np.argsort([len(prompt) for prompt in prompts], kind="stable")
     trie = DeviceTrie.of(build_trie(codec.answers.tokens), writer.device)
@@ -66,12 +105,12 @@ def rank_titles(
     parts: list[Rankings] = []
     with ctx.stage("decode"), ctx.progress.bar("decode", len(queries)) as bar:
         for shard in shards:
-            path = folder / f"{_shard_name(queries, prompts, shard, config, ctx.mask_history)}.npz"
+            path = folder / f"{_shard_name(queries, prompts, shard, config, ctx.mask_history, guide)}.npz"
             if path.exists():
                 part = _read_shard(path, queries, shard)
                 bar.advance(len(shard))
             else:
-                part = _decode_shard(writer, codec, trie, queries, prompts, shard, config, ctx, bar)
+                part = _decode_shard(writer, codec, trie, queries, prompts, shard, config, ctx, bar, guide)
                 with atomic_path(path) as temporary, temporary.open("wb") as stream:
                     np.savez(stream, offsets=part.offsets, items=part.items, scores=part.scores)
             parts.append(part)
@@ -84,11 +123,13 @@ def _shard_name(
     rows: np.ndarray,
     config: DecodingConfig,
     mask_history: bool,
+    guide: Guide | None,
 ) -> str:
     asked = queries.take(rows)
     read = hash_json([list(prompts[row]) for row in rows])
     columns = hash_arrays([asked.example_id, asked.offsets, asked.items])
-    return hash_json([columns, read, config.model_dump(mode="json"), mask_history])
+    key = None if guide is None else guide.key
+    return hash_json([columns, read, config.model_dump(mode="json"), mask_history, key])
 
 
 def _decode_shard(
@@ -101,17 +142,19 @@ def _decode_shard(
     config: DecodingConfig,
     ctx: RunContext,
     bar: Any,
+    guide: Guide | None,
 ) -> Rankings:
     parts = []
     for start in range(0, len(shard), config.batch_size):
         rows = shard[start : start + config.batch_size]
+        batch = queries.take(rows)
         ids, mask = codec.pad_prompts([prompts[row] for row in rows], writer.device)
         with torch.inference_mode():
             # Twice the beams where titles of the history are taken out afterwards: enough for histories of as many
             # items as beams, and the same number for every query, so that no list depends on its batch-mates.
             n_beams = config.beams * (2 if ctx.mask_history else 1)
-            result = beam_search(writer, writer.read(ids, mask), trie, n_beams, config.length_penalty)
-        batch = queries.take(rows)
+            second = None if guide is None else guide(batch)
+            result = beam_search(writer, writer.read(ids, mask), trie, n_beams, config.length_penalty, second)
         parts.append(titles_to_items(result, codec, batch, config.beams, ctx.mask_history))
         bar.advance(len(rows))
     return concat_rankings(parts)
