@@ -6,7 +6,7 @@ Hugging Face ``generate`` does the decoding; every draw, stop and count is ours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -35,9 +35,9 @@ from recbench.contracts.hashing import hash_json
 from recbench.contracts.method import RunContext
 from recbench.contracts.seeding import numpy_rng
 from recbench.llm.codec import TitleCodec
-from recbench.llm.writer import TitleWriter
+from recbench.llm.writer import Prefix, TitleWriter
 
-END, BUDGET = "end", "budget"
+END, BUDGET, DONE = "end", "budget", "done"
 _BATCHES_PER_SHARD = 4
 
 
@@ -66,7 +66,8 @@ class Generated:
         tokens: all tokens that a row's model wrote, the end token or the stop string included, padding not.
         ids: the tokens kept: those before the end token or the stop string.
         texts: ``ids`` as text.
-        finish: why a row ended: "end" (the end token), "budget", or the stop string that was written.
+        finish: why a row ended: "end" (the end token), "budget", "done" (its text was complete), or the stop string that
+            was written.
     """
 
     tokens: list[list[int]]
@@ -114,8 +115,31 @@ def generate_text(
         keys: what names a row in sampling (("example", 17, "sample", 3), say); unset: its number in the batch.
         end_ids: tokens that end a row; unset: the tokenizer's end token.
     """
-    ends = [tokenizer.eos_token_id] if end_ids is None else list(end_ids)
     prefix = writer.read(prompt_ids, prompt_mask)
+    return write_after(writer, tokenizer, prefix, settings, stop, seed, keys, end_ids)
+
+
+@torch.no_grad()
+def write_after(
+    writer: TitleWriter,
+    tokenizer: PreTrainedTokenizerBase,
+    prefix: Prefix,
+    settings: GenerationSettings,
+    stop: Sequence[str] = (),
+    seed: int = 0,
+    keys: Sequence[Sequence[str | int]] | None = None,
+    end_ids: Sequence[int] | None = None,
+    done: Callable[[str], bool] | None = None,
+) -> Generated:
+    """Write freely after prompts that have been read; the prefix stays as it is.
+
+    Arguments are those of :func:`generate_text`, and:
+
+    Args:
+        prefix: B prompts (``prefix.repeat(K)`` for K samples of each).
+        done: says of a row's text so far whether it is complete; once it is, more text must leave it so.
+    """
+    ends = [tokenizer.eos_token_id] if end_ids is None else list(end_ids)
     # `generate` goes on from a cache when it is given the embeddings of the whole sequence, of which it reads those
     # behind the cached columns only: the cached ones may hold anything.
     cached = prefix.pending.new_zeros((*prefix.mask.shape, prefix.pending.shape[-1]))
@@ -127,7 +151,9 @@ def generate_text(
         eos_token_id=ends,
         pad_token_id=ends[0],
     )
-    row_keys = [("row", row) for row in range(len(prompt_ids))] if keys is None else keys
+    row_keys = [("row", row) for row in range(len(prefix.mask))] if keys is None else keys
+    criteria = [_StopAtText(tokenizer, stop)] if stop else []
+    criteria += [_StopWhenDone(tokenizer, done)] if done else []
     with _own_generation_config_off(writer.lm):
         written = writer.lm.generate(
             inputs_embeds=torch.cat([cached, prefix.pending], dim=1),
@@ -135,9 +161,9 @@ def generate_text(
             past_key_values=prefix.repeat(settings.beams).cache,
             generation_config=config,
             logits_processor=_sampling(settings, seed, row_keys),
-            stopping_criteria=StoppingCriteriaList([_StopAtText(tokenizer, stop)] if stop else []),
+            stopping_criteria=StoppingCriteriaList(criteria),
         )
-    return _interpret(written.tolist(), tokenizer, stop, ends)
+    return _interpret(written.tolist(), tokenizer, stop, ends, done)
 
 
 @contextmanager
@@ -199,12 +225,29 @@ class _StopAtText(StoppingCriteria):
         return torch.tensor(ended, device=input_ids.device)
 
 
+class _StopWhenDone(StoppingCriteria):
+    """Ends a row whose text is complete."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, done: Callable[[str], bool]) -> None:
+        self.tokenizer = tokenizer
+        self.done = done
+
+    def __call__(self, input_ids: Tensor, scores: object, **_: object) -> Tensor:
+        """Return bool (rows,), true where the text of the tokens so far (rows, T) is complete."""
+        ended = [self.done(_text(self.tokenizer, row)) for row in input_ids.tolist()]
+        return torch.tensor(ended, device=input_ids.device)
+
+
 def _text(tokenizer: PreTrainedTokenizerBase, ids: Sequence[int]) -> str:
     return tokenizer.decode(list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def _interpret(
-    rows: Sequence[Sequence[int]], tokenizer: PreTrainedTokenizerBase, stop: Sequence[str], ends: Sequence[int]
+    rows: Sequence[Sequence[int]],
+    tokenizer: PreTrainedTokenizerBase,
+    stop: Sequence[str],
+    ends: Sequence[int],
+    done: Callable[[str], bool] | None = None,
 ) -> Generated:
     """Find where each row ended. A row's tokens may be followed by end tokens as padding."""
     result = Generated([], [], [], [])
@@ -217,6 +260,8 @@ def _interpret(
         if found is not None:
             kept, text = _before(tokenizer, written, text, found[0])
             finish = found[1]
+        elif done is not None and done(text):
+            finish = DONE
         elif length < len(row):
             written, finish = [*written, row[length]], END
         else:
