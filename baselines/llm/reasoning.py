@@ -58,12 +58,12 @@ def answer_prompts(
     """
     (header,) = encode_plain(codec.tokenizer, [ANSWER_OPENING])
     return [
-        [*prompt, *_without_blank_end(codec, written), *header]
+        [*prompt, *without_blank_end(codec, written), *header]
         for prompt, written in zip(prompts, reasoning, strict=True)
     ]
 
 
-def _without_blank_end(codec: TitleCodec, ids: Sequence[int]) -> list[int]:
+def without_blank_end(codec: TitleCodec, ids: Sequence[int]) -> list[int]:
     """Drop tokens of white space at the end, since the header brings its own line breaks."""
     kept = list(ids)
     while kept and not codec.tokenizer.decode(kept[-1:]).strip():
