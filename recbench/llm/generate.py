@@ -66,8 +66,8 @@ class Generated:
         tokens: all tokens that a row's model wrote, the end token or the stop string included, padding not.
         ids: the tokens kept: those before the end token or the stop string.
         texts: ``ids`` as text.
-        finish: why a row ended: "end" (the end token), "budget", "done" (its text was complete), or the stop string that
-            was written.
+        finish: why a row ended: "end" (the end token), "budget", "done" (its text was complete), or the stop string
+            that was written.
     """
 
     tokens: list[list[int]]
