@@ -1,0 +1,289 @@
+"""The true best titles of a catalogue under a model's score, by best-first search over the token trie.
+
+A partial title's sum of log-probabilities can only fall, so it bounds the score of everything that begins with it.
+Each step expands the partial titles with the highest bounds, of all rows at once, in one forward pass; what cannot
+reach the best finished titles is dropped. When nothing is left, the list is proven: no other title of the catalogue
+scores higher. How good the bound is decides how much has to be looked at (see :func:`best_divisors`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from recbench.contracts.config import StrictModel
+from recbench.llm.beam import DeviceTrie, TrieGuide
+from recbench.llm.tree import ROOT, AnswerTree
+from recbench.llm.writer import Prefix, TitleWriter
+
+_NONE = -1
+
+
+class ExactSettings(StrictModel):
+    """How much work an exact search may do."""
+
+    max_expansions: int = Field(
+        4096, ge=1, description="tokens of the trie looked at per query, at most; a query that needs more is not proven"
+    )
+    nodes_per_step: int = Field(32, ge=1, description="tokens of one query fed to the model at once, at most")
+
+
+@dataclass(frozen=True)
+class ExactResult:
+    """The best titles found for B rows, best first.
+
+    Attributes:
+        sequence: int64 (B, W), sequence numbers of the trie, -1 where there are none. W is the number of titles asked
+            for, or more where titles tie with the last one: they are all kept, by rising number.
+        score: float64 (B, W), sum of log-probabilities / length ** length_penalty; -inf where there is none.
+        proven: bool (B,), no title that is missing scores as high as a listed one.
+        bound: float64 (B,), no missing title scores higher than this; -inf if nothing was left to look at.
+        expansions: int64 (B,), nodes whose continuations were scored, the root among them.
+        steps: forward passes of the batch.
+    """
+
+    sequence: Tensor
+    score: Tensor
+    proven: Tensor
+    bound: Tensor
+    expansions: Tensor
+    steps: int
+
+
+def longest_and_shortest(first_child: np.ndarray, leaf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the tokens in the longest and in the shortest sequence through every node of a trie, int64 (n_nodes,).
+
+    Args:
+        first_child, leaf: of a :class:`~recbench.llm.trie.TokenTrie`, whose nodes are numbered breadth first.
+    """
+    levels = [(0, 1)]
+    while True:
+        start, end = (int(first_child[node]) for node in levels[-1])
+        if start == end:
+            break
+        levels.append((start, end))
+    longest = np.zeros(len(leaf), dtype=np.int64)
+    shortest = np.zeros(len(leaf), dtype=np.int64)
+    for depth, (start, end) in reversed(list(enumerate(levels))):
+        nodes = np.arange(start, end)
+        longest[nodes] = shortest[nodes] = depth
+        inner = nodes[first_child[nodes] < first_child[nodes + 1]]
+        if len(inner):
+            below = slice(int(first_child[start]), int(first_child[end]))
+            starts = first_child[inner] - first_child[start]
+            longest[inner] = np.maximum.reduceat(longest[below], starts)
+            shortest[inner] = np.minimum.reduceat(shortest[below], starts)
+    return longest, shortest
+
+
+@dataclass(frozen=True)
+class BoundedTrie:
+    """A trie with what bounds need.
+
+    Attributes:
+        trie: the titles.
+        divisor: float64 (n_nodes,), the largest length ** length_penalty among the sequences through each node. A
+            sequence through a node scores at most (the node's sum of log-probabilities) / divisor, whatever the
+            penalty: sums are not positive, so the largest divisor gives the highest score. At a leaf it is the score.
+    """
+
+    trie: DeviceTrie
+    divisor: Tensor
+
+    @classmethod
+    def of(cls, trie: DeviceTrie, length_penalty: float) -> BoundedTrie:
+        """Prepare a trie for scores sum / length ** length_penalty."""
+        longest, shortest = longest_and_shortest(trie.first_child.cpu().numpy(), trie.leaf.cpu().numpy())
+        powers = np.maximum(np.arange(trie.max_length + 1, dtype=np.float64), 1.0) ** length_penalty
+        return cls(trie, torch.from_numpy(np.maximum(powers[longest], powers[shortest])).to(trie.token.device))
+
+
+@torch.no_grad()
+def exact_search(
+    writer: TitleWriter,
+    prefix: Prefix,
+    trie: BoundedTrie,
+    n_titles: int,
+    settings: ExactSettings,
+    guide: TrieGuide | None = None,
+    excluded: Tensor | None = None,
+) -> ExactResult:
+    """Return the ``n_titles`` best titles of the catalogue for every row of ``prefix``.
+
+    Scores are those that this search computes: in float32 they differ from those of another batch by about 1e-5, and
+    titles closer than that may change places. Within them a proof is exact, because a sum can only fall: each added
+    log-probability is at most 0.
+
+    Args:
+        n_titles: titles wanted. More are returned where some tie exactly with the last one.
+        settings: the budget. A row that would exceed it returns the best titles found and is not proven.
+        guide: mixes a text-free model into every step's score.
+        excluded: int64 (B, X), sequence numbers that must not be listed, -1 for none.
+    """
+    search = _Search(writer, prefix, trie, n_titles, settings, guide, excluded)
+    search.expand_root()
+    while search.choose():
+        search.expand()
+    return search.result()
+
+
+@dataclass(frozen=True)
+class _Candidates:
+    """Partial or finished titles of all rows, in one flat list.
+
+    Attributes:
+        row: int64 (N,), which row of the search.
+        node: int64 (N,), trie node.
+        slot: int64 (N,), where in the tree of answers the parent's token is; ``ROOT`` after the prompt.
+        total: float64 (N,), sum of log-probabilities, this node's token included.
+        bound: float64 (N,), highest possible score.
+    """
+
+    row: Tensor
+    node: Tensor
+    slot: Tensor
+    total: Tensor
+    bound: Tensor
+
+    def take(self, which: Tensor) -> _Candidates:
+        """Return some of them, by mask or index."""
+        return _Candidates(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
+
+    def join(self, other: _Candidates) -> _Candidates:
+        """Return both."""
+        names = self.__dataclass_fields__
+        return _Candidates(*(torch.cat([getattr(self, name), getattr(other, name)]) for name in names))
+
+
+def _best_first(row: Tensor, bound: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
+    """Return an order by row and falling bound, older ones first among equals, and each one's place in its row."""
+    order = bound.argsort(descending=True, stable=True)
+    order = order[row[order].argsort(stable=True)]
+    count = torch.bincount(row, minlength=n_rows)
+    starts = count.cumsum(0) - count
+    return order, torch.arange(len(order), device=row.device) - starts[row[order]]
+
+
+class _Search:
+    """The state of one batch. Rows are numbered as in the batch; ``active`` lists those still in the tree."""
+
+    def __init__(
+        self,
+        writer: TitleWriter,
+        prefix: Prefix,
+        trie: BoundedTrie,
+        n_titles: int,
+        settings: ExactSettings,
+        guide: TrieGuide | None,
+        excluded: Tensor | None,
+    ) -> None:
+        self.trie, self.divisor = trie.trie, trie.divisor
+        self.n_titles, self.settings, self.guide, self.excluded = n_titles, settings, guide, excluded
+        self.tree = AnswerTree(writer, prefix, room=8 * settings.nodes_per_step)
+        self.n_rows, self.device = prefix.mask.shape[0], prefix.mask.device
+        self.active = torch.arange(self.n_rows, device=self.device)
+        self.threshold = torch.full((self.n_rows,), -torch.inf, dtype=torch.float64, device=self.device)
+        self.expansions = torch.zeros(self.n_rows, dtype=torch.int64, device=self.device)
+        self.steps = 0
+        self.frontier = self.finished = self.left = _nothing(self.device)
+        self.chosen = self.left
+
+    def expand_root(self) -> None:
+        """Score the first tokens of all titles."""
+        zeros = torch.zeros_like(self.active)
+        root = _Candidates(self.active, zeros, zeros + ROOT, zeros.double(), zeros.double())
+        self._add_children(root, zeros + ROOT, self.tree.start())
+
+    def choose(self) -> bool:
+        """Drop what cannot matter and pick the nodes to expand; rows that have none end. False: no row has any."""
+        self._settle_finished()
+        frontier = self.frontier.take(self.frontier.bound >= self.threshold[self.frontier.row])
+        order, place = _best_first(frontier.row, frontier.bound, self.n_rows)
+        frontier = frontier.take(order)
+        allowed = (self.settings.max_expansions - self.expansions).clamp(max=self.settings.nodes_per_step)
+        over = allowed[frontier.row] <= 0
+        self.left = self.left.join(frontier.take(over))
+        now = place < allowed[frontier.row]
+        self.chosen, self.frontier = frontier.take(now), frontier.take(~now & ~over)
+        self._keep_rows(torch.unique(self.chosen.row))
+        return len(self.chosen.row) > 0
+
+    def expand(self) -> None:
+        """Feed the chosen nodes to the model and score their children."""
+        chosen = self.chosen
+        # They are sorted by row: number them within their row, and the rows within the tree.
+        count = torch.bincount(chosen.row, minlength=self.n_rows)
+        column = torch.arange(len(chosen.row), device=self.device) - (count.cumsum(0) - count)[chosen.row]
+        row_of_tree = torch.searchsorted(self.active, chosen.row)
+        shape = (len(self.active), int(count.max()))
+        token = torch.zeros(shape, dtype=torch.int64, device=self.device)
+        parent = torch.full(shape, ROOT, dtype=torch.int64, device=self.device)
+        token[row_of_tree, column] = self.trie.token[chosen.node]
+        parent[row_of_tree, column] = chosen.slot
+        first_slot = self.tree.n_slots
+        logits = self.tree.extend(token, parent)
+        self._add_children(chosen, first_slot + column, logits[row_of_tree, column])
+
+    def _add_children(self, parents: _Candidates, slot: Tensor, logits: Tensor) -> None:
+        """Score all children of N nodes, whose tokens are in ``slot`` (N,), from ``logits`` (N, V)."""
+        self.steps += 1
+        self.expansions += torch.bincount(parents.row, minlength=self.n_rows)
+        first = self.trie.first_child[parents.node]
+        count = self.trie.first_child[parents.node + 1] - first
+        parent = torch.repeat_interleave(torch.arange(len(count), device=self.device), count)
+        starts = count.cumsum(0) - count
+        node = torch.arange(len(parent), device=self.device) - starts[parent] + first[parent]
+        row = parents.row[parent]
+        logits = logits.float()
+        logprob = (logits[parent, self.trie.token[node]] - logits.logsumexp(dim=-1)[parent]).clamp(max=0).double()
+        if self.guide is not None:
+            share = self.guide.share_logprob[row, node].double()
+            logprob = self.guide.alpha * logprob + (1 - self.guide.alpha) * share
+        total = parents.total[parent] + logprob
+        children = _Candidates(row, node, slot[parent], total, total / self.divisor[node])
+        children = children.take(total > -torch.inf)  # the guide may rule a node out
+        row, leaf = children.row, self.trie.leaf[children.node]
+        listed = leaf >= 0
+        if self.excluded is not None:
+            listed &= ~(self.excluded[row] == leaf[:, None]).any(dim=1)
+        self.finished = self.finished.join(children.take(listed))
+        self.frontier = self.frontier.join(children.take(leaf < 0))
+
+    def _settle_finished(self) -> None:
+        """Keep the best finished titles of each row, with all that tie with the last of them."""
+        finished = self.finished
+        leaf = self.trie.leaf[finished.node]
+        finished = finished.take(leaf.argsort())
+        order, place = _best_first(finished.row, finished.bound, self.n_rows)
+        finished = finished.take(order)
+        last = place == self.n_titles - 1
+        self.threshold[finished.row[last]] = finished.bound[last]
+        self.finished = finished.take(finished.bound >= self.threshold[finished.row])
+
+    def _keep_rows(self, rows: Tensor) -> None:
+        if 0 < len(rows) < len(self.active):
+            self.tree.keep(torch.searchsorted(self.active, rows))
+            self.active = rows
+
+    def result(self) -> ExactResult:
+        """Return the finished titles as tables."""
+        count = torch.bincount(self.finished.row, minlength=self.n_rows)
+        column = torch.arange(len(self.finished.row), device=self.device) - (count.cumsum(0) - count)[self.finished.row]
+        shape = (self.n_rows, max(self.n_titles, int(count.max())))
+        sequence = torch.full(shape, _NONE, dtype=torch.int64, device=self.device)
+        score = torch.full(shape, -torch.inf, dtype=torch.float64, device=self.device)
+        sequence[self.finished.row, column] = self.trie.leaf[self.finished.node]
+        score[self.finished.row, column] = self.finished.bound
+        bound = torch.full((self.n_rows,), -torch.inf, dtype=torch.float64, device=self.device)
+        bound = bound.scatter_reduce(0, self.left.row, self.left.bound, "amax")
+        return ExactResult(sequence, score, torch.isinf(bound), bound, self.expansions, self.steps)
+
+
+def _nothing(device: torch.device) -> _Candidates:
+    whole = torch.empty(0, dtype=torch.int64, device=device)
+    real = torch.empty(0, dtype=torch.float64, device=device)
+    return _Candidates(whole, whole, whole, real, real)
