@@ -103,6 +103,7 @@ def run_stage(
     folder: Path,
     ctx: RunContext,
     drop_last: bool = False,
+    repeats: int = 1,
 ) -> StageResult:
     """Train ``objective`` in place; resume from ``folder`` if an earlier attempt left checkpoints there.
 
@@ -114,13 +115,14 @@ def run_stage(
         settings: its ``learning_rate`` must be set.
         folder: for checkpoints and the evaluation history.
         drop_last: whether an incomplete last batch is left out.
+        repeats: optimizer steps taken in a row on the same rows; more than one needs as many rows as make whole steps.
 
     Raises:
         TrainingError: the loss is not finite.
         ConfigError: the batch size does not divide into micro-batches.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = _arguments(settings, len(train), folder, ctx, bool(valid), drop_last)
+    arguments = _arguments(settings, len(train) * repeats, folder, ctx, bool(valid), drop_last)
     resume_from = _last_checkpoint(folder)
     steps_done = int(resume_from.name.rsplit("-", 1)[1]) if resume_from else 0
     history = _History(folder, steps_done)
@@ -132,6 +134,7 @@ def run_stage(
             eval_dataset=_Rows(valid) if valid else None,
             data_collator=collate,
         )
+        trainer.repeats = repeats
         # An objective returns its loss whatever its inputs are called.
         trainer.can_return_loss = True
         total = math.ceil(_steps_per_epoch(trainer) * settings.epochs)
@@ -289,11 +292,44 @@ class _LengthBuckets(torch.utils.data.Sampler[int]):
         yield from ordered[n_whole * self.batch_size :].tolist()
 
 
+class _Repeated(torch.utils.data.Sampler[int]):
+    """The order of another sampler in which every block of ``size`` rows comes ``times`` times in a row."""
+
+    def __init__(self, order: _LengthBuckets, size: int, times: int) -> None:
+        self.order = order
+        self.size = size
+        self.times = times
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the order; the dataloader calls this."""
+        self.order.set_epoch(epoch)
+
+    def __len__(self) -> int:
+        return len(self.order) * self.times
+
+    def __iter__(self) -> Iterator[int]:
+        rows = list(self.order)
+        for start in range(0, len(rows), self.size):
+            for _ in range(self.times):
+                yield from rows[start : start + self.size]
+
+
 class _StageTrainer(Trainer):
-    """Stores trainable parameters only, as safetensors, and marks a checkpoint once it is whole."""
+    """Stores trainable parameters only, as safetensors, and marks a checkpoint once it is whole.
+
+    Attributes:
+        repeats: optimizer steps in a row on the same rows.
+    """
+
+    repeats = 1
 
     def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
-        return _LengthBuckets(self.train_dataset.rows, self.args.per_device_train_batch_size, self.args.seed)
+        rows, micro_batch_size = self.train_dataset.rows, self.args.per_device_train_batch_size
+        order = _LengthBuckets(rows, micro_batch_size, self.args.seed)
+        if self.repeats == 1:
+            return order
+        step = micro_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
+        return _Repeated(order, step, self.repeats)
 
     def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
         target = Path(output_dir or self.args.output_dir)
