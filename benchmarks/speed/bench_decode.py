@@ -1,0 +1,366 @@
+"""Ten-beam constrained decoding of real prompts over a catalogue of 12,101 titles, against the published way.
+
+The baseline is how published codes decode: Hugging Face ``generate`` with a Python dictionary from prefixes of tokens
+to the tokens allowed next, which copies every prompt for every beam. Both ways decode the same batches with the same
+model and must give the same titles. What the constraint costs is measured by playing the model calls of our search
+again with a plain choice of the best tokens of the whole vocabulary in place of the trie: the difference is the trie.
+
+``python -m benchmarks.speed.bench_decode --help`` lists options for other devices, models and sizes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, Qwen2Config, Qwen2ForCausalLM
+
+from recbench.artifacts.paths import home
+from recbench.contracts.dataset import Dataset
+from recbench.contracts.errors import DataError
+from recbench.contracts.method import BackboneSpec, RunContext
+from recbench.contracts.protocol import Protocol
+from recbench.data.importing import import_dataset
+from recbench.data.sources.options import ImportOptions
+from recbench.data.split import make_split
+from recbench.data.store import load_dataset
+from recbench.llm import beam
+from recbench.llm.beam import BeamResult, DeviceTrie, beam_search
+from recbench.llm.codec import TitleCodec
+from recbench.llm.presets import PRESETS, cached_preset, train_tokenizer
+from recbench.llm.tree import AnswerTree
+from recbench.llm.trie import build_trie
+from recbench.llm.writer import TitleWriter
+
+NAME = "decode"
+DATASET = "beauty_2014"
+DATA_VARIABLE = "RECBENCH_SPEED_DATA"
+BEAMS = 10
+PENALTIES = {"bigrec": 1.0, "d3": 0.0}
+SCORE_TOLERANCE = {"cpu": 1e-3, "cuda": 5e-2}
+TIE = 1e-4
+# The shape of Qwen2.5-1.5B, for absolute figures on a GPU. Its own tokenizer is not needed for those.
+LARGE = Qwen2Config(
+    vocab_size=151_936, hidden_size=1536, intermediate_size=8960, num_hidden_layers=28, num_attention_heads=12,
+    num_key_value_heads=2, max_position_embeddings=32_768, tie_word_embeddings=True, bos_token_id=None,
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Workload:
+    """A model and batches of real prompts.
+
+    Attributes:
+        batches: prompt ids and mask (B, P), padded on the left.
+        weights: where the weights come from, in words.
+    """
+
+    writer: TitleWriter
+    codec: TitleCodec
+    batches: list[tuple[Tensor, Tensor]]
+    weights: str
+
+
+def find_dataset() -> Dataset:
+    """Return beauty_2014: prepared, or read from the folder that the environment names or that lies beside us.
+
+    Raises:
+        DataError: it is nowhere.
+    """
+    try:
+        return load_dataset(DATASET)
+    except DataError:
+        beside = Path(__file__).resolve().parents[3] / "shared" / "data" / DATASET
+        folder = Path(os.environ.get(DATA_VARIABLE) or beside)
+        if not folder.is_dir():
+            raise DataError(
+                f"The benchmark '{NAME}' needs the data set {DATASET}, which is neither prepared nor at {folder}.",
+                f"Import it (recbench datasets import FOLDER --name {DATASET}) or name its folder in {DATA_VARIABLE}.",
+            ) from None
+        return import_dataset([folder], ImportOptions(name=DATASET))
+
+
+def make_workload(model: str, device: str, n_batches: int, batch_size: int) -> Workload:
+    """Return a model and prompts of test rows, drawn with a fixed seed; rows of like length share a batch.
+
+    Args:
+        model: a preset ("micro"), with its cached weights where some run has pretrained it on this data, else with
+            random ones; or "1.5b": random weights of Qwen2.5-1.5B's shape, in bfloat16 on CUDA.
+    """
+    dataset = find_dataset()
+    split = make_split(dataset, Protocol())
+    ctx = RunContext(dataset.catalog, 0, device, home(), home(), BackboneSpec(name=model))
+    if model in PRESETS:
+        preset = PRESETS[model]
+        try:
+            folder = cached_preset(model, split.train.fingerprint, ctx)
+            lm, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+            weights = "pretrained"
+        except DataError:
+            tokenizer = train_tokenizer(dataset.catalog, preset.vocabulary)
+            shape = Qwen2Config(
+                vocab_size=len(tokenizer), hidden_size=preset.width, intermediate_size=preset.inner,
+                num_hidden_layers=preset.layers, num_attention_heads=preset.heads,
+                num_key_value_heads=preset.kv_heads, tie_word_embeddings=True, bos_token_id=None,
+            )  # fmt: skip
+            lm, weights = _random_model(shape), "random (the preset is not pretrained on this data here)"
+    else:
+        tokenizer = train_tokenizer(dataset.catalog, PRESETS["micro"].vocabulary)
+        lm, weights = _random_model(LARGE), "random"
+    if device.startswith("cuda"):
+        lm = lm.to(device, torch.bfloat16)
+    codec = TitleCodec(tokenizer, dataset.catalog)
+    rows = np.random.default_rng(0).choice(len(split.test), n_batches * batch_size, replace=False)
+    prompts = sorted(codec.prompts(split.test.take(np.sort(rows)).queries()), key=len)
+    batches = [
+        codec.pad_prompts(prompts[start : start + batch_size], device) for start in range(0, len(prompts), batch_size)
+    ]
+    return Workload(TitleWriter(lm).eval(), codec, batches, weights)
+
+
+def _random_model(shape: Qwen2Config) -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        lm = Qwen2ForCausalLM(shape)
+        # Wider than the usual start, so that the model has preferences.
+        lm.get_input_embeddings().weight.data *= 4
+    return lm
+
+
+def allowed_next(answers: Sequence[tuple[int, ...]]) -> dict[tuple[int, ...], list[int]]:
+    """Return the tokens that may follow every prefix, as published codes keep them."""
+    allowed: dict[tuple[int, ...], set[int]] = {}
+    for answer in answers:
+        for length in range(len(answer)):
+            allowed.setdefault(answer[:length], set()).add(answer[length])
+    return {prefix: sorted(tokens) for prefix, tokens in allowed.items()}
+
+
+def generate_with_prefixes(
+    work: Workload, allowed: dict[tuple[int, ...], list[int]], penalty: float
+) -> list[list[tuple[int, float]]]:
+    """Decode the published way. Returns (answer, score) of every row, best first."""
+    eos = work.codec.eos
+    number = {answer: place for place, answer in enumerate(work.codec.answers.tokens)}
+    lists = []
+    for ids, mask in work.batches:
+        width = ids.shape[1]
+        output = work.writer.lm.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            prefix_allowed_tokens_fn=lambda _, sequence, width=width: allowed.get(
+                tuple(sequence[width:].tolist()), [eos]
+            ),
+            do_sample=False,
+            num_beams=BEAMS,
+            num_return_sequences=BEAMS,
+            length_penalty=penalty,
+            early_stopping=False,
+            max_new_tokens=max(len(answer) for answer in work.codec.answers.tokens),
+            eos_token_id=eos,
+            pad_token_id=eos,
+            return_dict_in_generate=True,
+            output_scores=True,
+        )
+        written = output.sequences[:, width:].tolist()
+        answers = [tuple(row[: row.index(eos) + 1]) if eos in row else tuple(row) for row in written]
+        scored = [(number.get(a, -1), float(s)) for a, s in zip(answers, output.sequences_scores, strict=True)]
+        lists += [scored[start : start + BEAMS] for start in range(0, len(scored), BEAMS)]
+    return lists
+
+
+def decode_ours(work: Workload, trie: DeviceTrie, penalty: float) -> list[BeamResult]:
+    """Decode with the tree of answers and the flat trie."""
+    return [beam_search(work.writer, work.writer.read(ids, mask), trie, BEAMS, penalty) for ids, mask in work.batches]
+
+
+@dataclass
+class Recorder:
+    """Remembers what a search asked of its trees, to play it again."""
+
+    calls: list[list[tuple[str, tuple[Tensor, ...]]]] = field(default_factory=list)
+
+    def tree(self, *arguments: Any) -> AnswerTree:
+        """Return a tree that writes its calls down."""
+        log: list[tuple[str, tuple[Tensor, ...]]] = []
+        self.calls.append(log)
+
+        class Recorded(AnswerTree):
+            def extend(self, token: Tensor, parent: Tensor) -> Tensor:
+                log.append(("extend", (token, parent)))
+                return super().extend(token, parent)
+
+            def keep(self, rows: Tensor) -> None:
+                log.append(("keep", (rows,)))
+                super().keep(rows)
+
+        return Recorded(*arguments)
+
+
+def replay_without_trie(work: Workload, recorder: Recorder) -> None:
+    """Make the same model calls; after each, choose the best tokens of the whole vocabulary as plain beams would."""
+    for (ids, mask), calls in zip(work.batches, recorder.calls, strict=True):
+        tree = AnswerTree(work.writer, work.writer.read(ids, mask), BEAMS * 32)
+        logits = tree.start().unsqueeze(1)
+        for name, arguments in calls:
+            if name == "keep":
+                tree.keep(*arguments)
+            else:
+                _best_tokens(logits)
+                logits = tree.extend(*arguments)
+        _best_tokens(logits)
+
+
+def _best_tokens(logits: Tensor) -> None:
+    logits.log_softmax(dim=-1, dtype=torch.float32).flatten(1).topk(2 * BEAMS, dim=1).indices.tolist()
+
+
+def same_lists(ours: Sequence[BeamResult], theirs: list[list[tuple[int, float]]], tolerance: float) -> bool:
+    """Whether scores agree, and titles too but for the order of those whose scores are closer than a tie."""
+    sequence = torch.cat([result.sequence for result in ours]).tolist()
+    score = torch.cat([result.score for result in ours]).tolist()
+    for our_titles, our_scores, expected in zip(sequence, score, theirs, strict=True):
+        if any(abs(a - b) > tolerance for a, (_, b) in zip(our_scores, expected, strict=True)):
+            return False
+        for title, (other, value) in zip(our_titles, expected, strict=True):
+            tied = {
+                t for t, s in zip(our_titles, our_scores, strict=True) if abs(s - value) <= max(TIE, tolerance / 10)
+            }
+            at_the_end = abs(value - expected[-1][1]) <= TIE
+            if title != other and other not in tied and not at_the_end:
+                return False
+    return True
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Median seconds of several runs: by the wall, and of this process's own work."""
+
+    wall_s: float
+    cpu_s: float
+    spread: float
+
+    @classmethod
+    def of(cls, functions: Sequence[Callable[[], Any]], repeats: int, device: str) -> list[Clock]:
+        """Time functions in turns, so that a busy machine slows all of them alike."""
+        walls: list[list[float]] = [[] for _ in functions]
+        cpus: list[list[float]] = [[] for _ in functions]
+        for _ in range(repeats):
+            for place, function in enumerate(functions):
+                wall, cpu = time.perf_counter(), time.process_time()
+                function()
+                if device.startswith("cuda"):
+                    torch.cuda.synchronize()
+                walls[place].append(time.perf_counter() - wall)
+                cpus[place].append(time.process_time() - cpu)
+        return [
+            cls(statistics.median(w), statistics.median(c), max(w) / min(w)) for w, c in zip(walls, cpus, strict=True)
+        ]
+
+
+def measure(work: Workload, penalty: float, device: str, repeats: int, baseline: bool) -> dict[str, Any]:
+    """Time one flavour, all three ways."""
+    trie = DeviceTrie.of(build_trie(work.codec.answers.tokens), torch.device(device))
+    recorder = Recorder()
+    with patch.object(beam, "AnswerTree", recorder.tree):
+        ours = decode_ours(work, trie, penalty)
+    answer_tokens = sum(call[1][0].numel() for calls in recorder.calls for call in calls if call[0] == "extend")
+    clock, plain = Clock.of(
+        [lambda: decode_ours(work, trie, penalty), lambda: replay_without_trie(work, recorder)], repeats, device
+    )
+    rows = sum(len(ids) for ids, _ in work.batches)
+    facts = {
+        "ours_s": clock.wall_s,
+        "ours_cpu_s": clock.cpu_s,
+        "noise": clock.spread,
+        "requests_per_s": rows / clock.wall_s,
+        "answer_tokens_per_s": answer_tokens / clock.wall_s,
+        "steps": sum(result.steps for result in ours),
+        "constraint_share": 1 - plain.wall_s / clock.wall_s,
+        "constraint_share_cpu": 1 - plain.cpu_s / clock.cpu_s,
+    }
+    if baseline:
+        allowed = allowed_next(work.codec.answers.tokens)
+        theirs: list[list[tuple[int, float]]] = []
+
+        def decode_theirs() -> None:
+            theirs[:] = generate_with_prefixes(work, allowed, penalty)
+
+        (slow,) = Clock.of([decode_theirs], max(1, repeats // 3), device)
+        facts |= {
+            "baseline_s": slow.wall_s,
+            "baseline_cpu_s": slow.cpu_s,
+            "ratio": slow.wall_s / clock.wall_s,
+            "ratio_cpu": slow.cpu_s / clock.cpu_s,
+            "equal": same_lists(ours, theirs, SCORE_TOLERANCE[device.split(":")[0]]),
+        }
+    return facts
+
+
+@torch.inference_mode()
+def run(
+    model: str = "micro",
+    device: str = "cpu",
+    n_batches: int = 2,
+    batch_size: int = 8,
+    repeats: int = 5,
+    baseline: bool = True,
+) -> dict[str, Any]:
+    """Time both flavours of length penalty; the row's seconds are their sum.
+
+    Raises:
+        DataError: the data set is not there.
+    """
+    work = make_workload(model, device, n_batches, batch_size)
+    flavours = {name: measure(work, penalty, device, repeats, baseline) for name, penalty in PENALTIES.items()}
+    ours_s = sum(facts["ours_s"] for facts in flavours.values())
+    baseline_s = sum(facts.get("baseline_s", float("nan")) for facts in flavours.values())
+    lengths = [int(n) for _, mask in work.batches for n in mask.sum(dim=1)]
+    return {
+        "name": NAME,
+        "ours_s": ours_s,
+        "baseline_s": baseline_s,
+        "ratio": baseline_s / ours_s,
+        "equal": all(facts.get("equal", True) for facts in flavours.values()),
+        "sizes": {
+            "titles": len(work.codec.answers.tokens),
+            "requests": len(lengths),
+            "batch": batch_size,
+            "beams": BEAMS,
+            "prompt_tokens": f"{min(lengths)} to {max(lengths)}",
+            "model": f"{model}, {work.weights} weights",
+            "device": device,
+        },
+        "flavours": flavours,
+    }
+
+
+def main() -> None:
+    """Run with options and print one JSON document."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="micro", choices=[*PRESETS, "1.5b"], help="weights' shape (default micro)")
+    parser.add_argument("--device", default="cpu", help="cpu, cuda or cuda:N")
+    parser.add_argument("--batches", type=int, default=2, help="batches to decode (default 2)")
+    parser.add_argument("--batch-size", type=int, default=8, help="requests in a batch (default 8)")
+    parser.add_argument("--repeats", type=int, default=5, help="timed runs, of which the median counts (default 5)")
+    parser.add_argument("--no-baseline", action="store_true", help="time our search only")
+    options = parser.parse_args()
+    row = run(
+        options.model, options.device, options.batches, options.batch_size, options.repeats, not options.no_baseline
+    )
+    print(json.dumps(row, indent=2))
+
+
+if __name__ == "__main__":
+    main()
