@@ -50,6 +50,10 @@ class RunManifest(StrictModel):
     finished: str | None = Field(None, description="time of completion, ISO 8601, UTC")
     timings_s: dict[str, float] = Field(default_factory=dict, description="seconds per stage of the attempts seen")
     peak_memory_bytes: dict[str, int] = Field(default_factory=dict, description="'host' and 'device', where known")
+    fit_id: str | None = Field(None, description="hash of what determines the fitted model; null: it is not shared")
+    fit_reused_from: str | None = Field(
+        None, description="run or trial whose kept model was loaded; times and memory of the fit are then those of it"
+    )
     provenance: dict[str, Any] = Field(default_factory=dict, description="git state, packages, hardware, command")
     files: dict[str, str] = Field(default_factory=dict, description="file name -> SHA-256, for complete runs")
     error: str | None = Field(None, description="what went wrong, for failed runs")

@@ -27,6 +27,33 @@ def safe_name(name: str) -> str:
     return name.replace(":", "-").replace("/", "-")
 
 
+def models_folder(runs_dir: Path) -> Path:
+    """Return the folder of kept models below a folder of runs, one sub-folder per fit."""
+    return runs_dir / ".models"
+
+
+@dataclass(frozen=True)
+class FitPaths:
+    """The files of one fit: in the scratch folder of the run that made it, or kept for others."""
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        """What was fitted by whom, and what it cost."""
+        return self.folder / "fit.json"
+
+    @property
+    def model(self) -> Path:
+        """What the method saved. It appears last: where it is, the fit is whole."""
+        return self.folder / "model"
+
+    @property
+    def train_log(self) -> Path:
+        """The lines of ``train.jsonl`` up to the end of the fit."""
+        return self.folder / "train.jsonl"
+
+
 @dataclass(frozen=True)
 class RunPaths:
     """The files of one run folder ``RUNS/<dataset>/<method>/<run_id>/``."""
@@ -92,3 +119,8 @@ class RunPaths:
     def work(self) -> Path:
         """Scratch folder with checkpoints; gone when the run is complete."""
         return self.folder / "work"
+
+    @property
+    def fit(self) -> FitPaths:
+        """The finished fit, while the run is not complete."""
+        return FitPaths(self.work)

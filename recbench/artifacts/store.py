@@ -184,7 +184,7 @@ class RunStore:
     @cached_property
     def _scan(self) -> tuple[list[StoredRun], list[DamagedRun]]:
         runs, damaged = [], []
-        for manifest in sorted(self.runs_dir.glob("*/*/*/manifest.json")):
+        for manifest in sorted(self.runs_dir.glob("[!.]*/[!.]*/[!.]*/manifest.json")):
             try:
                 runs.append(StoredRun.open(manifest.parent))
             except (ArtifactError, OSError) as error:

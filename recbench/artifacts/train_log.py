@@ -23,6 +23,17 @@ class TrainLog:
         self._stream.write(json.dumps(plain(record), ensure_ascii=False, allow_nan=False) + "\n")
         self._stream.flush()
 
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return Path(self._stream.name)
+
+    def replace(self, lines: str) -> None:
+        """Put other lines in place of all that was written so far."""
+        self._stream.truncate(0)
+        self._stream.write(lines)
+        self._stream.flush()
+
 
 @contextmanager
 def open_train_log(path: Path) -> Iterator[TrainLog]:

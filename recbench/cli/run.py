@@ -57,7 +57,16 @@ def run(
     ] = None,
     runs_dir: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
     device: Annotated[Device, typer.Option(help="Where torch computes.")] = Device.auto,
-    again: Annotated[bool, typer.Option("--again", help="Make one more run even if this one is complete.")] = False,
+    again: Annotated[
+        bool, typer.Option("--again", help="Make one more run, with a fit of its own, even if this one is complete.")
+    ] = False,
+    keep_model: Annotated[
+        bool,
+        typer.Option("--keep-model", help="Keep the fitted model: runs that differ in decoding only load it."),
+    ] = False,
+    no_reuse: Annotated[
+        bool, typer.Option("--no-reuse", help="Fit afresh even if a kept model has the same fit.")
+    ] = False,
     as_json: JsonFlag = False,
 ) -> None:
     """Run one method on one data set: fit, rank, measure.
@@ -73,6 +82,10 @@ def run(
         recbench run --method sasrec --dataset ml-100k --seed 7 --set epochs=5
 
         recbench run --method bigrec --dataset ml-100k --backbone nano --set decoding.beams=20 --limit-test 200
+
+        recbench run --method bigrec --dataset ml-100k --keep-model
+
+        recbench run --method bigrec --dataset ml-100k --set decoding.search=exact
 
         recbench run --config runs/ml-100k/sasrec/3f2a91c07b1d/config.yaml --again
     """
@@ -95,7 +108,15 @@ def run(
         if plan.protocol.limited:
             log.warning("Rows are left out to save time: this is a try-out, not a result.")
         command = ["recbench", *sys.argv[1:]]
-        result = run_plan(plan, runs_dir, again=again, command=command, progress=progress())
+        result = run_plan(
+            plan,
+            runs_dir,
+            again=again,
+            keep_model=keep_model,
+            reuse=not no_reuse,
+            command=command,
+            progress=progress(),
+        )
     document = describe(result)
     if as_json:
         print_json(document)
@@ -126,6 +147,8 @@ def describe(result: RunResult) -> dict[str, Any]:
         "timings_s": manifest.timings_s,
         "peak_memory_bytes": manifest.peak_memory_bytes,
         "attempts": manifest.attempts,
+        "fit_id": manifest.fit_id,
+        "fit_reused_from": manifest.fit_reused_from,
         "protocol_hash": manifest.protocol_hash,
         "split_fingerprint": manifest.split_fingerprint,
         "notes": list(manifest.notes),
@@ -151,6 +174,9 @@ def _show(document: dict[str, Any]) -> None:
     out.print(f"{document['n_test']:,} test rows of {document['n_users']:,} users.{tryout}")
     times = document["timings_s"]
     stages = ", ".join(f"{stage} {times[stage]:.1f} s" for stage in ("fit", "rank", "evaluate") if stage in times)
-    out.print(f"Time: {stages}.", markup=False)
+    reused = (
+        f" The fit is that of {document['fit_reused_from']}, and so is its time." if document["fit_reused_from"] else ""
+    )
+    out.print(f"Time: {stages}.{reused}", markup=False)
     out.print(f"Run: {document['path']}", markup=False, soft_wrap=True)
     out.print(f"Next: recbench compare {document['method']} OTHER_METHOD --dataset {document['dataset']}", markup=False)

@@ -8,13 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recbench.cli.models import models, prune_models
 from recbench.cli.output import JsonFlag, console, print_json
 from recbench.contracts.errors import ArtifactError
 
 if TYPE_CHECKING:
     from recbench.artifacts.store import StoredRun
 
-app = typer.Typer(help="List, show, verify, export and import runs.", no_args_is_help=True)
+app = typer.Typer(help="List, show, verify, export and import runs; list and delete kept models.", no_args_is_help=True)
+app.command("models")(models)
+app.command("prune-models")(prune_models)
 
 RunsDir = Annotated[Path, typer.Option(help="Folder of all runs.")]
 RunReference = Annotated[str, typer.Argument(metavar="RUN", help="Run id (or its beginning), run folder, or method.")]

@@ -144,6 +144,17 @@ class Method(ABC):
     def load(cls, folder: Path, config: MethodConfig, ctx: RunContext) -> Method:
         """Return a fitted method that ranks exactly as the saved one."""
 
+    def fit_identity(self) -> dict[str, Any] | None:
+        """Return plain JSON values that, with data, backbone, seed and packages, determine the fitted model.
+
+        Runs whose identities are equal may share one fit: the model that one of them saved is loaded by the others
+        with their own configuration. So a method whose :meth:`rank` alone reads some settings leaves these out, and
+        two methods that fit the same model in the same way, and save it in the same form, may return the same values.
+        None: there is nothing worth sharing.
+        """
+        cls = type(self)
+        return {"method": f"{cls.__module__}:{cls.__qualname__}", "config": self.config.model_dump(mode="json")}
+
     def summary(self) -> dict[str, Any]:
         """Return plain facts about the fit or the lists for ``summary.json`` (best epoch, truncated texts, ...)."""
         return {}

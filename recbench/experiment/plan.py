@@ -19,6 +19,7 @@ from recbench.contracts.split import Split
 from recbench.data.split import default_strategy, make_split
 from recbench.data.store import load_dataset
 from recbench.experiment.config import ExperimentConfig
+from recbench.experiment.fit import FitPlan
 from recbench.experiment.resources import DeviceChoice, choose_device
 from recbench.methods.load import build_method
 
@@ -57,6 +58,29 @@ class RunPlan:
     def method_config(self) -> dict[str, Any]:
         """The method's configuration with every default filled in, as plain values."""
         return dict(self.method.config.model_dump(mode="json"))
+
+    @property
+    def fit(self) -> FitPlan:
+        """The part of the plan that the fit depends on."""
+        return FitPlan(
+            name=self.asked.method,
+            method=self.method,
+            dataset=self.dataset.name,
+            dataset_fingerprint=self.dataset.fingerprint,
+            catalog=self.dataset.catalog,
+            train=self.split.train,
+            valid=self.split.valid,
+            mask_history=self.protocol.mask_history,
+            backbone=self.backbone,
+            seed=self.asked.seed,
+            device=self.device,
+            packages=self.packages,
+        )
+
+    @property
+    def fit_id(self) -> str | None:
+        """Hash of everything that determines the fitted model; runs that share it may share the fit."""
+        return self.fit.fit_id
 
     @property
     def run_id(self) -> str:

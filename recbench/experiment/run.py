@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,10 +13,11 @@ from typing import Any
 
 import yaml
 
-from recbench.artifacts.files import atomic_folder, cannot_write, read_json, write_json, write_text
+from recbench.artifacts.files import cannot_write, read_json, write_json, write_text
 from recbench.artifacts.lock import exclusive
 from recbench.artifacts.manifest import RunManifest, Status, utc_now
-from recbench.artifacts.paths import RunPaths, home
+from recbench.artifacts.models import ModelStore
+from recbench.artifacts.paths import RunPaths, models_folder
 from recbench.artifacts.provenance import collect_provenance
 from recbench.artifacts.store import StoredRun, hash_run_files
 from recbench.artifacts.tables import read_rankings, write_generations, write_rankings
@@ -26,6 +27,7 @@ from recbench.contracts.method import Method, RunContext
 from recbench.contracts.progress import Progress, SilentProgress
 from recbench.contracts.rankings import Rankings
 from recbench.experiment.evaluate import write_evaluation
+from recbench.experiment.fit import Fitter, add_times, other_times
 from recbench.experiment.inputs import data_fields
 from recbench.experiment.plan import RunPlan
 from recbench.experiment.resources import peak_memory_bytes
@@ -51,6 +53,8 @@ def run_plan(
     runs_dir: Path,
     *,
     again: bool = False,
+    keep_model: bool = False,
+    reuse: bool = True,
     command: Sequence[str] = (),
     progress: Progress | None = None,
 ) -> RunResult:
@@ -59,7 +63,9 @@ def run_plan(
     Args:
         plan: what to run.
         runs_dir: folder of all runs.
-        again: make one more run even if a complete one exists.
+        again: make one more run, with a fit of its own, even if a complete one exists.
+        keep_model: keep the fitted model for other runs with the same fit.
+        reuse: load a kept model instead of fitting where there is one.
         command: the command line, for the manifest.
         progress: shows bars; None shows none.
 
@@ -71,6 +77,8 @@ def run_plan(
     paths = _choose_folder(plan, runs_dir, again)
     done = _completed(paths)
     if done:
+        if keep_model and not (plan.fit_id and ModelStore(models_folder(runs_dir)).get(plan.fit_id)):
+            log.warning("The run was complete already and its model is gone; --again --keep-model fits it once more.")
         return RunResult(done, fresh=False)
     try:
         paths.folder.mkdir(parents=True, exist_ok=True)
@@ -80,7 +88,10 @@ def run_plan(
         done = _completed(paths)  # by a process that held the lock until now
         if done:
             return RunResult(done, fresh=False)
-        return RunResult(_attempt(plan, paths, command, progress or SilentProgress()), fresh=True)
+        store = ModelStore(models_folder(runs_dir))
+        fitter = Fitter([store] if reuse and not again else [], command)
+        attempt = _Attempt(plan, paths, _first_manifest(plan, paths, command), fitter, store if keep_model else None)
+        return RunResult(attempt.run(progress or SilentProgress()), fresh=True)
 
 
 def _choose_folder(plan: RunPlan, runs_dir: Path, again: bool) -> RunPaths:
@@ -110,23 +121,6 @@ def _completed(paths: RunPaths) -> StoredRun | None:
     return run
 
 
-def _attempt(plan: RunPlan, paths: RunPaths, command: Sequence[str], progress: Progress) -> StoredRun:
-    _remove_leftovers(paths)
-    attempt = _Attempt(plan, paths, _first_manifest(plan, paths, command))
-    try:
-        with _log_file(paths.log, ("recbench", _package(plan.method))), open_train_log(paths.train_log) as train_log:
-            attempt.start()
-            attempt.work(_context(plan, paths, progress, train_log))
-        return attempt.complete()
-    except KeyboardInterrupt:
-        attempt.stop("cancelled", "cancelled by the user")
-        raise
-    except Exception as error:
-        attempt.stop("failed", str(error) if isinstance(error, RecbenchError) else f"{type(error).__name__}: {error}")
-        error.run_folder = paths.folder  # type: ignore[attr-defined]  # shown by the command line for bugs
-        raise
-
-
 @dataclass
 class _Attempt:
     """One attempt at a run: holds the manifest as it changes on disk."""
@@ -134,8 +128,28 @@ class _Attempt:
     plan: RunPlan
     paths: RunPaths
     manifest: RunManifest
+    fitter: Fitter
+    keep_in: ModelStore | None
     start_s: float = field(default_factory=time.perf_counter)
     earlier_s: dict[str, float] = field(default_factory=dict)
+
+    def run(self, progress: Progress) -> StoredRun:
+        """Go from whatever earlier attempts left to a complete run."""
+        plan, paths = self.plan, self.paths
+        _remove_leftovers(paths)
+        try:
+            logged = ("recbench", _package(plan.method))
+            with _log_file(paths.log, logged), open_train_log(paths.train_log) as train_log:
+                self.start()
+                self.work(plan.fit.context(_method_work(paths), train_log.write, progress), train_log)
+            return self.complete()
+        except KeyboardInterrupt:
+            self.stop("cancelled", "cancelled by the user")
+            raise
+        except Exception as error:
+            self.stop("failed", str(error) if isinstance(error, RecbenchError) else f"{type(error).__name__}: {error}")
+            error.run_folder = paths.folder  # type: ignore[attr-defined]  # shown by the command line for bugs
+            raise
 
     def update(self, **changes: Any) -> None:
         self.manifest = self.manifest.model_copy(update=changes)
@@ -160,14 +174,13 @@ class _Attempt:
         for note in self.manifest.notes:
             log.debug("Note: %s", note)
 
-    def work(self, ctx: RunContext) -> None:
+    def work(self, ctx: RunContext, train_log: TrainLog) -> None:
         """Fit, rank and evaluate, each step only if no earlier attempt finished it."""
         plan, paths = self.plan, self.paths
         ctx.timings_s["prepare"] = plan.prepare_s
         try:
             if not paths.rankings.exists():
-                method = self._fitted(ctx)
-                self._rank(method, ctx)
+                self._rank(self._fitted(ctx, train_log), ctx)
             rankings = read_rankings(paths.rankings, plan.dataset.catalog)
             with ctx.stage("evaluate"):
                 summary = read_json(_method_summary(paths))
@@ -176,15 +189,19 @@ class _Attempt:
             self._save_timings(ctx)
         log.info("Everything is written.")
 
-    def _fitted(self, ctx: RunContext) -> Method:
-        method, folder = self.plan.method, _model_folder(self.paths)
-        if folder.is_dir():
-            log.info("An earlier attempt has fitted the method: it is loaded.")
-            return type(method).load(folder, method.config, ctx)
-        with ctx.stage("fit"):
-            method.fit(self.plan.split.train, self.plan.split.valid, ctx)
-        with atomic_folder(folder) as temporary:
-            method.save(temporary)
+    def _fitted(self, ctx: RunContext, train_log: TrainLog) -> Method:
+        was_there = self.paths.fit.model.is_dir()
+        method, record = self.fitter.obtain(
+            self.plan.fit, self.paths.fit, ctx, train_log, self.manifest.run_id, self.earlier_s
+        )
+        if record.is_kept and not was_there:
+            self.earlier_s = other_times(self.earlier_s)  # what an attempt spent on a fit that is not used
+        if "fit" not in self.earlier_s | ctx.timings_s:
+            self.earlier_s = add_times(self.earlier_s, record.timings_s)
+        self.update(
+            fit_reused_from=record.fitted_by if record.is_kept else None,
+            peak_memory_bytes=_largest(self.manifest.peak_memory_bytes, record.peak_memory_bytes),
+        )
         self._save_timings(ctx)
         return method
 
@@ -203,20 +220,17 @@ class _Attempt:
 
     def _save_timings(self, ctx: RunContext) -> None:
         """Keep times and memory of all attempts: stages that several of them worked on add up."""
-        timings = {
-            name: self.earlier_s.get(name, 0.0) + ctx.timings_s.get(name, 0.0)
-            for name in [*self.earlier_s, *(name for name in ctx.timings_s if name not in self.earlier_s)]
-        }
+        timings = add_times(self.earlier_s, ctx.timings_s)
         timings["total"] = self.earlier_s.get("total", 0.0) + time.perf_counter() - self.start_s + self.plan.prepare_s
-        peak = peak_memory_bytes(self.plan.device)
-        before = self.manifest.peak_memory_bytes
-        self.update(
-            timings_s=timings,
-            peak_memory_bytes={name: max(size, before.get(name, 0)) for name, size in peak.items()},
-        )
+        peak = _largest(self.manifest.peak_memory_bytes, peak_memory_bytes(self.plan.device))
+        self.update(timings_s=timings, peak_memory_bytes=peak)
 
     def complete(self) -> StoredRun:
         """Mark the run as complete: from here on its files never change. Only then the scratch folder goes."""
+        if self.keep_in and self.plan.fit_id is None:
+            log.warning("%s has nothing to share, so its model is not kept.", self.plan.asked.method)
+        elif self.keep_in:
+            log.info("The fitted model is kept in %s.", self.keep_in.keep(self.paths.fit).paths.folder)
         self.update(status="complete", finished=utc_now(), files=hash_run_files(self.paths))
         discard(self.paths.work)
         return StoredRun(self.paths, self.manifest)
@@ -246,32 +260,19 @@ def _first_manifest(plan: RunPlan, paths: RunPaths, command: Sequence[str]) -> R
         created=earlier.created if earlier else utc_now(),
         timings_s=earlier.timings_s if earlier else {},
         peak_memory_bytes=earlier.peak_memory_bytes if earlier else {},
+        fit_id=plan.fit_id,
         provenance=collect_provenance(command, plan.packages, plan.device),
         **data_fields(plan.dataset, plan.split, plan.protocol),
     )
 
 
-def _context(plan: RunPlan, paths: RunPaths, progress: Progress, train_log: TrainLog) -> RunContext:
-    return RunContext(
-        catalog=plan.dataset.catalog,
-        seed=plan.asked.seed,
-        device=plan.device,
-        work_dir=_method_work(paths),
-        cache_dir=home(),
-        backbone=plan.backbone,
-        mask_history=plan.protocol.mask_history,
-        log=train_log.write,
-        progress=progress,
-    )
+def _largest(one: Mapping[str, int], other: Mapping[str, int]) -> dict[str, int]:
+    return {name: max(one.get(name, 0), other.get(name, 0)) for name in {**one, **other}}
 
 
 def _method_work(paths: RunPaths) -> Path:
     # A folder of the method's own, so that no name it chooses can be mistaken for the runner's.
     return paths.work / "method"
-
-
-def _model_folder(paths: RunPaths) -> Path:
-    return paths.work / "model"
 
 
 def _method_summary(paths: RunPaths) -> Path:
