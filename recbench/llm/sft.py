@@ -58,25 +58,31 @@ class SftObjective(Objective):
         return {"loss": -logprobs.sum() / tokens}
 
 
-def training_rows(
-    examples: Examples, codec: TitleCodec, max_rows: int | None, seed: int, purpose: str
-) -> list[dict[str, Any]]:
-    """Return rows with prompt tokens ("input_ids") and answer tokens ("answer"), at most ``max_rows``, at random.
+def usable_rows(examples: Examples, codec: TitleCodec, max_rows: int | None, seed: int, purpose: str) -> np.ndarray:
+    """Return int64 numbers of the rows whose target has a title, at most ``max_rows``, drawn at random, ascending.
 
     Rows whose target has no title cannot be written; they are left out and counted in the log.
     """
-    answer = codec.answers.of_item[examples.target]
-    usable = np.flatnonzero(answer >= 0)
+    usable = np.flatnonzero(codec.answers.of_item[examples.target] >= 0)
     if len(usable) < len(examples):
         log.warning(
             "%d of %d rows have a target without title and are left out.", len(examples) - len(usable), len(examples)
         )
     if max_rows is not None and len(usable) > max_rows:
         usable = np.sort(numpy_rng(seed, "rows", purpose).choice(usable, max_rows, replace=False))
-    prompts = codec.prompts(examples.take(usable))
+    return usable
+
+
+def training_rows(
+    examples: Examples, codec: TitleCodec, max_rows: int | None, seed: int, purpose: str
+) -> list[dict[str, Any]]:
+    """Return :func:`usable_rows` with prompt tokens ("input_ids") and answer tokens ("answer")."""
+    chosen = examples.take(usable_rows(examples, codec, max_rows, seed, purpose))
+    answer = codec.answers.of_item[chosen.target]
+    prompts = codec.prompts(chosen)
     return [
-        {"example_id": int(examples.example_id[row]), "input_ids": prompt, "answer": codec.answers.tokens[answer[row]]}
-        for row, prompt in zip(usable, prompts, strict=True)
+        {"example_id": int(chosen.example_id[row]), "input_ids": prompt, "answer": codec.answers.tokens[answer[row]]}
+        for row, prompt in enumerate(prompts)
     ]
 
 
