@@ -83,7 +83,7 @@ def run(here: Here, runs_dir: Path) -> Callable[..., dict[str, Any]]:
     def run_it(*arguments: str, method: str = "sharing") -> dict[str, Any]:
         done = here("run", "--method", method, "--dataset", "tiny", "--runs-dir", runs_dir, "--json", *arguments)
         assert done.returncode == 0, done.stderr
-        return dict(json.loads(done.stdout)) | {"stderr": done.stderr}
+        return dict(json.loads(done.stdout))
 
     return run_it
 
@@ -138,21 +138,24 @@ def test_what_only_concerns_test_rows_and_lists_shares_a_fit(
     assert n_fits(runs_dir) == 1
 
 
-def test_no_reuse_and_nothing_to_share(run: Callable[..., dict[str, Any]], runs_dir: Path) -> None:
+def test_no_reuse_and_nothing_to_share(
+    run: Callable[..., dict[str, Any]], runs_dir: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     run("--keep-model")
     assert run("--no-reuse", "--set", "order=-1")["fit_reused_from"] is None
     assert n_fits(runs_dir) == 2
     alone = run("--keep-model", "--set", "share=false")
     assert alone["fit_id"] is None
-    assert "has nothing to share" in alone["stderr"]
-    assert "its model is gone" in run("--keep-model", "--set", "share=false")["stderr"]
+    assert "has nothing to share" in caplog.text
+    run("--keep-model", "--set", "share=false")
+    assert "its model is gone" in caplog.text
 
 
 def test_damaged_model_is_fitted_afresh_and_replaced(run: Callable[..., dict[str, Any]], runs_dir: Path) -> None:
     first = run("--keep-model")
     (runs_dir / ".models" / first["fit_id"] / "model" / "scores.json").write_text("[]")
     second = run("--keep-model", "--set", "order=-1")
-    assert "scores.json has changed" in second["stderr"]
+    assert "scores.json has changed" in (Path(second["path"]) / "log.txt").read_text()
     assert (second["fit_reused_from"], n_fits(runs_dir)) == (None, 2)
     assert run(method="sharing-too")["fit_reused_from"] == second["run_id"]
 
