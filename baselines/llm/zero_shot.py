@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from typing_extensions import Self
 
-from recbench.artifacts.files import read_json, write_json
 from recbench.contracts.examples import Examples
 from recbench.contracts.method import Capabilities, Method, MethodConfig, RunContext
-from recbench.llm.backbone import Backbone, open_backbone, reopen_backbone
+from recbench.llm.backbone import open_backbone, reopen_backbone
+from recbench.llm.background import Background
 from recbench.llm.codec import TemplateChoice, TitleCodec, end_ids_of
 from recbench.llm.decode import DecodingConfig
 from recbench.llm.writer import TitleWriter
-
-_FACTS = "zero_shot.json"
 
 
 class ZeroShotConfig(MethodConfig):
@@ -49,33 +49,47 @@ class ZeroShot(Method):
 
     config: ZeroShotConfig
 
-    def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
-        """Open the backbone. A preset that is not cached is pretrained on the training rows first."""
-        self._train_fingerprint = train.fingerprint
-        self._open(open_backbone(train, ctx, self.config.precision), ctx)
-
-    def _open(self, backbone: Backbone, ctx: RunContext) -> None:
-        lm = backbone.model
-        self._writer = TitleWriter(lm).eval()
-        self._codec = TitleCodec(
-            backbone.tokenizer, ctx.catalog, self.config.max_prompt_tokens, self.config.template, end_ids_of(lm)
-        )
+    def __init__(self, config: ZeroShotConfig) -> None:
+        super().__init__(config)
+        self.capabilities = replace(type(self).capabilities, max_places=config.decoding.max_places)
         self._facts: dict[str, Any] = {}
 
+    def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
+        """Open the backbone. A preset that is not cached is pretrained on the training rows first."""
+        backbone = open_backbone(train, ctx, self.config.precision)
+        self._use(backbone.model, backbone.tokenizer, ctx, Background.of(train, valid, len(ctx.catalog)))
+
+    def _use(
+        self,
+        lm: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        ctx: RunContext,
+        background: Background | None = None,
+    ) -> None:
+        self._writer = TitleWriter(lm).eval()
+        self._codec = TitleCodec(
+            tokenizer, ctx.catalog, self.config.max_prompt_tokens, self.config.template, end_ids_of(lm)
+        )
+        self._background = background
+        self._facts = {}
+
     def save(self, folder: Path) -> None:
-        """Write which rows a preset was pretrained on: the weights are the backbone's own."""
-        write_json(folder / _FACTS, {"train_fingerprint": self._train_fingerprint})
+        """Write what decoding may know of the rows. The weights are the backbone's own and are not copied."""
+        if self._background is not None:
+            self._background.save(folder)
 
     @classmethod
     def load(cls, folder: Path, config: MethodConfig, ctx: RunContext) -> Self:
         """Open the backbone again."""
         method = cls(config)
-        method._train_fingerprint = read_json(folder / _FACTS)["train_fingerprint"]
-        method._open(reopen_backbone(method._train_fingerprint, ctx, method.config.precision), ctx)
+        background = Background.load(folder)
+        backbone = reopen_backbone(background.train_fingerprint, ctx, method.config.precision)
+        method._use(backbone.model, backbone.tokenizer, ctx, background)
         return method
 
-    def fit_identity(self) -> None:
+    def fit_identity(self) -> dict[str, Any] | None:
         """Return None: nothing is fitted that could be shared."""
+        return None
 
     def summary(self) -> dict[str, Any]:
         """Return the template, the version of the prompt, and what was counted while ranking."""

@@ -1,0 +1,117 @@
+"""CoT-RL's training stage: which prompts it sees, what it starts from, and how many of them taught nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import torch
+from accelerate import PartialState
+from accelerate.utils import reduce
+from torch import Tensor
+
+from baselines.llm.cot_rl_config import CotRlSettings
+from baselines.llm.cot_rl_policy import ReasoningPolicy, Reference
+from baselines.llm.reasoning import reasoning_prompts
+from recbench.artifacts.files import read_json, write_json
+from recbench.contracts.examples import Examples
+from recbench.contracts.method import RunContext
+from recbench.llm.codec import TitleCodec
+from recbench.llm.rl import whole_steps
+from recbench.llm.sft import usable_rows
+from recbench.llm.train import StageResult, run_stage
+from recbench.llm.writer import TitleWriter
+
+
+class GroupCount:
+    """Prompts so far, and those whose K rewards were equal, which have no advantage and so no policy gradient.
+
+    It is kept on disk per optimizer step: steps behind the checkpoint that a stage resumes from are counted afresh.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        stored = read_json(path) if path.exists() else {}
+        self._steps: dict[int, list[int]] = {int(step): counts for step, counts in stored.items()}
+        self._begun: set[int] = set()
+
+    def add(self, step: int, groups: int, equal: int) -> None:
+        """Count a forward pass's prompts, over all processes."""
+        if step not in self._begun:
+            self._begun.add(step)
+            self._steps[step] = [0, 0]
+        everywhere = reduce(torch.tensor([groups, equal], device=PartialState().device), reduction="sum").tolist()
+        self._steps[step] = [old + new for old, new in zip(self._steps[step], everywhere, strict=True)]
+        if PartialState().is_main_process:
+            write_json(self.path, self._steps)
+
+    def totals(self) -> dict[str, int]:
+        """Return all rollouts' prompts ("groups") and those of equal rewards ("zero_variance_groups")."""
+        groups, equal = (sum(counts[place] for counts in self._steps.values()) for place in (0, 1))
+        return {"groups": groups, "zero_variance_groups": equal}
+
+
+def stage_rows(train: Examples, codec: TitleCodec, max_rows: int | None, seed: int) -> list[dict[str, Any]]:
+    """Return reasoning prompts ("input_ids") of at most ``max_rows`` rows whose target has a title, at random."""
+    chosen = train.take(usable_rows(train, codec, max_rows, seed, "rl"))
+    prompts = reasoning_prompts(codec, chosen).ids
+    return [
+        {"example_id": int(example), "target": int(target), "input_ids": prompt}
+        for example, target, prompt in zip(chosen.example_id, chosen.target, prompts, strict=True)
+    ]
+
+
+def collate_prompts(codec: TitleCodec, rows: list[Mapping[str, Any]]) -> dict[str, Tensor]:
+    """Pad rows of :func:`stage_rows` into a batch of :class:`~baselines.llm.cot_rl_policy.ReasoningPolicy`."""
+    ids, mask = codec.pad_prompts([row["input_ids"] for row in rows])
+    numbers = {key: torch.tensor([row[key] for row in rows]) for key in ("example_id", "target")}
+    return {"prompt_ids": ids, "prompt_mask": mask, **numbers}
+
+
+def frozen_start(writer: TitleWriter, settings: CotRlSettings) -> Reference | None:
+    """Return a frozen copy of the model as it is now; None where no KL is asked for."""
+    if settings.beta == 0:
+        return None
+    start = TitleWriter(deepcopy(writer.lm).requires_grad_(False)).eval()
+    return lambda: nullcontext(start)
+
+
+def reinforce_reasoning(
+    writer: TitleWriter, codec: TitleCodec, train: Examples, settings: CotRlSettings, folder: Path, ctx: RunContext
+) -> tuple[StageResult, dict[str, int]]:
+    """Train ``writer`` in place; the last weights are kept, and validation rows are not looked at.
+
+    Incomplete last optimizer steps are left out. Steps of common learning rates are lost in bfloat16's rounding, so
+    trained weights must be float32.
+
+    Returns:
+        What the stage did, and the counts of :class:`GroupCount`.
+
+    Raises:
+        DataError: there are fewer usable rows than ``micro_batch_size``.
+    """
+    rows = stage_rows(train, codec, settings.max_rows, ctx.seed)
+    names = ("rl.batch_size", "rl.micro_batch_size")
+    batch_size, usable = whole_steps(len(rows), settings.batch_size, settings.micro_batch_size, names)
+    if usable < len(rows):
+        rows = stage_rows(train, codec, usable, ctx.seed)
+    count = GroupCount(folder / "groups.json")
+    reference = frozen_start(writer, settings)
+    with ctx.stage("rl"):
+        result = run_stage(
+            "rl",
+            ReasoningPolicy(writer, reference, codec, settings, ctx.seed, count.add, ctx.log),
+            rows,
+            None,
+            lambda batch: collate_prompts(codec, batch),
+            settings.training(batch_size, settings.micro_batch_size),
+            folder,
+            ctx,
+            drop_last=True,
+            repeats=settings.updates,
+        )
+    writer.eval()
+    return result, count.totals()
