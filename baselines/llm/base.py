@@ -11,14 +11,18 @@ from recbench.contracts.examples import Queries
 from recbench.contracts.method import RunContext
 from recbench.contracts.rankings import Rankings
 from recbench.llm.decode import rank_titles
+from recbench.llm.facts import decoding_facts
 
 
 class Base(ZeroShot):
     """Asks the backbone for the next title."""
 
     def rank(self, queries: Queries, k: int, ctx: RunContext) -> Rankings:
-        """Return the items of the ``decoding.beams`` best titles; ``k`` beyond that cannot be filled."""
-        prompts = self._codec.encode(queries)
-        self._facts = {**self._codec.facts, "truncated_prompts": int(prompts.truncated.sum())}
+        """Return the items of the titles that the decoding finds (grounding: of those nearest to the text written)."""
         folder = ctx.work_dir / "decode"
-        return rank_titles(self._writer, self._codec, queries, self.config.decoding, folder, ctx, prompts=prompts.ids)
+        rankings = rank_titles(
+            self._writer, self._codec, queries, self.config.decoding, folder, ctx, k=k, background=self._background
+        )
+        truncated = int(self._codec.encode(queries).truncated.sum())
+        self._facts = {**self._codec.facts, "truncated_prompts": truncated, **decoding_facts(folder)}
+        return rankings

@@ -34,6 +34,14 @@ class Cot(ZeroShot):
         Generations hold the reasoning beside the titles; the summary says how long it was and how it ended.
         """
         rankings, self._facts = reason_then_decode(
-            self._writer, self._codec, queries, self.config.reasoning, self.config.decoding, ctx.work_dir, ctx
+            self._writer,
+            self._codec,
+            queries,
+            self.config.reasoning,
+            self.config.decoding,
+            ctx.work_dir,
+            ctx,
+            k=k,
+            background=self._background,
         )
         return rankings

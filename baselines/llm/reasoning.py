@@ -18,8 +18,10 @@ from pydantic import Field
 from recbench.contracts.examples import Queries
 from recbench.contracts.method import RunContext
 from recbench.contracts.rankings import Rankings
+from recbench.llm.background import Background
 from recbench.llm.codec import Prompts, TitleCodec
 from recbench.llm.decode import DecodingConfig, rank_titles
+from recbench.llm.facts import decoding_facts
 from recbench.llm.generate import BUDGET, END, Generated, GenerationSettings, generate_all
 from recbench.llm.prompt import INPUT_HEADER, INSTRUCTION_HEADER, RESPONSE_HEADER, PromptText, reasoning_prompt
 from recbench.llm.tokens import encode_plain
@@ -88,6 +90,9 @@ def reason_then_decode(
     decoding: DecodingConfig,
     folder: Path,
     ctx: RunContext,
+    *,
+    k: int | None = None,
+    background: Background | None = None,
 ) -> tuple[Rankings, dict[str, Any]]:
     """Reason about every query, then rank the catalogue after the response header.
 
@@ -95,6 +100,7 @@ def reason_then_decode(
         settings: of the reasoning.
         decoding: from the header to the list.
         folder: scratch folder; finished shards of both stages are found again there.
+        k, background: for grounding, see :func:`~recbench.llm.decode.rank_titles`.
 
     Returns:
         The lists, whose generations hold the reasoning too, and plain facts about the reasoning (see
@@ -103,7 +109,9 @@ def reason_then_decode(
     prompts = reasoning_prompts(codec, queries)
     written = reason(writer, codec, queries, prompts, settings, folder / "reasoning", ctx)
     second = answer_prompts(codec, prompts.ids, written.ids)
-    rankings = rank_titles(writer, codec, queries, decoding, folder / "decode", ctx, prompts=second)
+    rankings = rank_titles(
+        writer, codec, queries, decoding, folder / "decode", ctx, prompts=second, k=k, background=background
+    )
     records = reasoning_records(codec, written)
     generations = rankings.generations or [{"example_id": int(example)} for example in rankings.example_id]
     merged = [{**record, **added} for record, added in zip(generations, records, strict=True)]
@@ -112,6 +120,7 @@ def reason_then_decode(
         "prompt_version": reasoning_text(codec).version,
         "truncated_prompts": int(prompts.truncated.sum()),
         **reasoning_facts(records),
+        **decoding_facts(folder / "decode"),
     }
     return replace(rankings, generations=merged), facts
 

@@ -49,9 +49,9 @@ class ZeroShot(Method):
 
     config: ZeroShotConfig
 
-    def __init__(self, config: ZeroShotConfig) -> None:
+    def __init__(self, config: MethodConfig) -> None:
         super().__init__(config)
-        self.capabilities = replace(type(self).capabilities, max_places=config.decoding.max_places)
+        self.capabilities = replace(type(self).capabilities, max_places=self.config.decoding.max_places)
         self._facts: dict[str, Any] = {}
 
     def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
