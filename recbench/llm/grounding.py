@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,8 +49,8 @@ class GroundingSettings(StrictModel):
     max_new_tokens: int = Field(128, ge=1, description="tokens that a text may have")
     embedder: str = Field(
         "base",
-        description="what turns texts into vectors: 'base' (the untuned backbone), 'tuned' (the model that wrote), or a "
-        "sentence encoder: 'minilm', a local folder or a Hugging Face id",
+        description="what turns texts into vectors: 'base' (the untuned backbone), 'tuned' (the model that wrote), or "
+        "a sentence encoder: 'minilm', a local folder or a Hugging Face id",
     )
     gamma: float | Literal["validation"] | None = Field(
         None,
@@ -114,7 +114,7 @@ def ground_titles(
             "Give gamma as a number, or leave it out.",
         )
 
-    def write(asked: Queries) -> _Texts:
+    def write(asked: Queries, ctx: RunContext) -> _Texts:
         generation = GenerationSettings(
             max_new_tokens=settings.max_new_tokens, beams=settings.beams, batch_size=batch_size
         )
@@ -126,10 +126,14 @@ def ground_titles(
     fingerprint = background.train_fingerprint
     space = open_title_space(settings.embedder, writer, codec.tokenizer, fingerprint, codec.catalog, ctx)
     popularity = space.titles.totals(background.popularity)
-    gamma, choice = settings.gamma, {}
+    gamma = settings.gamma
+    choice: dict[str, Any] = {}
     if gamma == "validation":
-        gamma, choice = _choose_gamma(settings, write, space, popularity, background, ctx)
-    texts = write(queries)
+        with ctx.stage("choose-gamma"):
+            # Times of its own: what the choice writes is no part of answering the queries.
+            inner = replace(ctx, timings_s={})
+            gamma, choice = _choose_gamma(settings, write, space, popularity, background, inner)
+    texts = write(queries, ctx)
     parts = []
     with ctx.stage("ground"):
         for rows, distance in _distance_blocks(space, texts):
@@ -179,7 +183,7 @@ def _scores(
 
 def _choose_gamma(
     settings: GroundingSettings,
-    write: Callable[[Queries], _Texts],
+    write: Callable[[Queries, RunContext], _Texts],
     space: TitleSpace,
     popularity: np.ndarray,
     background: Background,
@@ -193,15 +197,14 @@ def _choose_gamma(
             "Give gamma as a number, or leave it out.",
         )
     grid = sorted(set(settings.gammas))
-    texts = write(valid.queries())
+    texts = write(valid.queries(), ctx)
     sums = np.zeros(len(grid))
-    with ctx.stage("choose-gamma"):
-        for rows, distance in _distance_blocks(space, texts):
-            part = valid.take(rows)
-            for number, gamma in enumerate(grid):
-                weighted = reweighted(distance, popularity, gamma)
-                scores = _scores(space, part, texts, rows, weighted, ctx.mask_history)
-                sums[number] += ndcg_of_scores(scores, part.target).sum()
+    for rows, distance in _distance_blocks(space, texts):
+        part = valid.take(rows)
+        for number, gamma in enumerate(grid):
+            weighted = reweighted(distance, popularity, gamma)
+            scores = _scores(space, part, texts, rows, weighted, ctx.mask_history)
+            sums[number] += ndcg_of_scores(scores, part.target).sum()
     curve = (sums / len(valid)).tolist()
     best = grid[int(np.argmax(curve))]
     log.info("gamma = %g has the best NDCG@10 on %d validation rows (%.4f).", best, len(valid), max(curve))

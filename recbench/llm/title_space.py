@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -124,7 +124,7 @@ def open_title_space(
     if embedder == TUNED:
         return TitleSpace(titles, lambda: TextEncoder(writer.lm, tokenizer, "last", False), None, writer.device, ctx)
     if embedder == BASE:
-        precision = "bfloat16" if writer.lm.dtype == torch.bfloat16 else "float32"
+        precision: Literal["float32", "bfloat16"] = "bfloat16" if writer.lm.dtype == torch.bfloat16 else "float32"
         identity = None
         if ctx.backbone is not None and ctx.backbone.revision is not None:
             spec = [ctx.backbone.name, ctx.backbone.revision]
