@@ -25,6 +25,7 @@ from recbench.contracts.seeding import derive_seed
 from recbench.llm.backbone import Backbone, open_backbone
 from recbench.llm.codec import TitleCodec
 from recbench.llm.decode import rank_titles
+from recbench.llm.facts import decoding_facts
 from recbench.llm.sft import fine_tune
 from recbench.llm.storage import load_lm, save_lm
 from recbench.llm.train import isolated_randomness
@@ -42,6 +43,11 @@ class LatentR3(Method):
     )
 
     config: LatentR3Config
+
+    def __init__(self, config: MethodConfig) -> None:
+        super().__init__(config)
+        self._facts: dict[str, Any] = {}
+        self._decoding: dict[str, Any] = {}
 
     def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
         """Fine-tune everything, then LatentRATT alone by LR-GRPO."""
@@ -82,7 +88,10 @@ class LatentR3(Method):
 
     def rank(self, queries: Queries, k: int, ctx: RunContext) -> Rankings:
         """Return the items of the ``decoding.beams`` best titles; ``k`` beyond that cannot be filled."""
-        return rank_titles(self._writer, self._codec, queries, self.config.decoding, ctx.work_dir / "decode", ctx)
+        folder = ctx.work_dir / "decode"
+        rankings = rank_titles(self._writer, self._codec, queries, self.config.decoding, folder, ctx)
+        self._decoding = decoding_facts(folder)
+        return rankings
 
     def save(self, folder: Path) -> None:
         """Write the language model, its tokenizer, LatentRATT and facts."""
@@ -104,5 +113,5 @@ class LatentR3(Method):
         self._codec = TitleCodec(tokenizer, ctx.catalog, self.config.max_prompt_tokens)
 
     def summary(self) -> dict[str, Any]:
-        """Return the facts of both stages."""
-        return self._facts
+        """Return the facts of both stages and of decoding."""
+        return {**self._facts, **self._decoding}

@@ -1,0 +1,84 @@
+"""Beam regret: what a beam search lost against the true best lists under the same model and score."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recbench.contracts.errors import ArtifactError
+from recbench.contracts.rankings import Rankings
+from recbench.evaluation.places import item_lists, tied_groups
+
+
+@dataclass(frozen=True)
+class BeamRegret:
+    """What the beam lost, for each of N queries; all comparisons are of the first ``k`` places.
+
+    Attributes:
+        wanted: int64 (N,), things in the exact top k (more than k where a tie reaches over place k).
+        missed: int64 (N,), how many of them the beam's top k lacks.
+        first_differs: bool (N,), the two lists do not begin with the same things.
+        gap_first: float64 (N,), score of the exact list's first place minus that of the beam's; NaN if either is empty.
+        gap_mean: float64 (N,), the same, as a mean over the places up to k that both lists have.
+    """
+
+    wanted: np.ndarray
+    missed: np.ndarray
+    first_differs: np.ndarray
+    gap_first: np.ndarray
+    gap_mean: np.ndarray
+
+
+def beam_regret(beam: Rankings, exact: Rankings, k: int) -> BeamRegret:
+    """Compare the lists of a beam search with the true best lists, place by place.
+
+    A tied group belongs to the top k as a whole if it begins there: no order within it is the right one.
+
+    Args:
+        beam, exact: lists of the same N queries in the same order, of items or of titles, scored by the same model.
+        k: places that count.
+
+    Raises:
+        ArtifactError: the lists answer different queries.
+    """
+    if not np.array_equal(beam.example_id, exact.example_id):
+        raise ArtifactError("The two lists to compare answer different queries.", "Give runs on the same rows.")
+    top_beam, top_exact = _top(beam, k), _top(exact, k)
+    gap = _padded_scores(exact, k) - _padded_scores(beam, k)
+    both = ~np.isnan(gap)
+    n_both = both.sum(axis=1)
+    total = np.where(both, gap, 0.0).sum(axis=1)
+    first_beam, first_exact = _top(beam, 1), _top(exact, 1)
+    return BeamRegret(
+        wanted=_count(top_exact, beam),
+        missed=_count(np.setdiff1d(top_exact, top_beam), beam),
+        first_differs=_count(np.setxor1d(first_exact, first_beam), beam) > 0,
+        gap_first=gap[:, 0],
+        gap_mean=np.divide(total, n_both, out=np.full(len(beam), np.nan), where=n_both > 0),
+    )
+
+
+_KEY_BASE = np.int64(2**32)
+
+
+def _top(rankings: Rankings, k: int) -> np.ndarray:
+    """Return one int64 key per thing in a top k, made of the query's number and the thing's."""
+    lists = item_lists(rankings)
+    first, _ = tied_groups(lists)
+    kept = first <= k
+    return lists.row[kept] * _KEY_BASE + lists.things[kept]
+
+
+def _count(keys: np.ndarray, rankings: Rankings) -> np.ndarray:
+    return np.bincount(keys // _KEY_BASE, minlength=len(rankings))
+
+
+def _padded_scores(rankings: Rankings, k: int) -> np.ndarray:
+    """Return float64 (N, k): the scores of the first k places, NaN where a list is shorter."""
+    lists = item_lists(rankings)
+    place = np.arange(len(lists.things)) - rankings.offsets[lists.row]
+    table = np.full((len(rankings), k), np.nan)
+    kept = place < k
+    table[lists.row[kept], place[kept]] = rankings.scores[kept]
+    return table
