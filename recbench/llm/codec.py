@@ -18,7 +18,7 @@ from recbench.contracts.examples import Queries
 from recbench.llm.answers import build_answers
 from recbench.llm.frame import make_frame
 from recbench.llm.prompt import PromptText, answer_prompt
-from recbench.llm.tokens import encode_plain
+from recbench.llm.tokens import encode_opening, encode_plain
 
 log = logging.getLogger(__name__)
 
@@ -98,7 +98,7 @@ class TitleCodec:
             ConfigError: the prompt without any title is too long already.
         """
         text = text or self._text
-        start = [*self.frame.head, *self._encode([self.frame.gap + text.instruction])[0]]
+        start = self._start(text)
         room = self.max_prompt_tokens - len(start) - len(self.frame.tail)
         titles = [[self._titles[i] for i in queries.history(row) if self._titles[i]] for row in range(len(queries))]
         middle = self._encode([text.history(listed) for listed in titles])
@@ -108,6 +108,12 @@ class TitleCodec:
         if truncated.any():
             log.info("%d of %d prompts lost their oldest titles.", truncated.sum(), len(queries))
         return Prompts([[*start, *ids, *self.frame.tail] for ids in middle], truncated)
+
+    def _start(self, text: PromptText) -> list[int]:
+        """Return the tokens up to the user's part of a prompt."""
+        if self.frame.template == "alpaca":
+            return [*self.frame.head, *encode_opening(self.tokenizer, text.instruction)]
+        return [*self.frame.head, *self._encode([self.frame.gap + text.instruction])[0]]
 
     def _fit(self, text: PromptText, titles: list[str], room: int) -> list[int]:
         """Return the tokens of the most recent titles that fit into ``room`` tokens."""

@@ -23,6 +23,11 @@ def encode_control(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     return _encode(tokenizer, [text], control=True)[0]
 
 
+def encode_opening(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
+    """Return the token ids of a text that opens a prompt: as the tokenizer writes it, but for the leading tokens."""
+    return tokenizer(text, add_special_tokens=False, split_special_tokens=True)["input_ids"]
+
+
 def leading_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens that the tokenizer puts before any text: a BOS token, or nothing."""
     bare = tokenizer("a", add_special_tokens=False)["input_ids"]
