@@ -63,12 +63,14 @@ class AnswerTree:
         hidden = run_body(self._writer.lm, self._pending, self._prompt_mask, self._cache)
         return self._writer.logits(hidden[:, -1])
 
-    def extend(self, token: Tensor, parent: Tensor) -> Tensor:
+    def extend(self, token: Tensor, parent: Tensor, depth: int = 1) -> Tensor:
         """Add M tokens to every row, in slots ``n_slots`` to ``n_slots + M - 1``.
 
         Args:
             token: int64 (B, M). Rows that need fewer may hold any token id in the places left over.
-            parent: int64 (B, M), the slot that each token follows, or ``ROOT``. It must be older than this call.
+            parent: int64 (B, M), the slot that each token follows, or ``ROOT``: an older slot or, where ``depth`` is
+                more than 1, also one of this call that stands before the token.
+            depth: the most tokens of this call that follow each other.
 
         Returns:
             (B, M, V): logits of what follows each token.
@@ -76,34 +78,36 @@ class AnswerTree:
         old, new = self.n_slots, token.shape[1]
         if old + new > self._sees.shape[1]:
             self._grow_mask(max(old + new, 2 * self._sees.shape[1]))
-        after_prompt = parent == ROOT
-        slot = parent.clamp(min=0)
-        row = torch.arange(self.n_rows, device=token.device)[:, None]
-        self._sees[:, old : old + new, :old] = self._sees[row, slot, :old] & ~after_prompt[:, :, None]
-        self._sees[:, old : old + new, old : old + new] = torch.eye(new, dtype=torch.bool, device=token.device)
-        n_prompt = self._prompt_mask.shape[1]
-        # The parent's column of the position table: the last prompt column, or the parent's slot.
-        position = self._positions.gather(1, torch.where(after_prompt, n_prompt - 1, n_prompt + slot)) + 1
-        self._positions = torch.cat([self._positions, position], dim=1)
+        seen = self._seen(parent, depth)
+        self._sees[:, old : old + new, : old + new] = seen
         self.n_slots = old + new
-        visible = torch.cat(
-            [
-                self._prompt_mask.bool()[:, None].expand(-1, new, -1),
-                self._sees[:, old : old + new, : old + new],
-            ],
-            dim=2,
-        )
+        visible = torch.cat([self._prompt_mask.bool()[:, None].expand(-1, new, -1), seen], dim=2)
+        position = visible.sum(dim=2) - 1
+        self._positions = torch.cat([self._positions, position], dim=1)
         embeds = self._writer.embed(token)
-        hidden = (
-            self._writer.lm.get_decoder()(
-                inputs_embeds=embeds,
-                attention_mask=self._layers.masks(visible, position, self._positions, embeds.dtype),
-                position_ids=position,
-                past_key_values=self._cache,
-                use_cache=True,
-            )
-        ).last_hidden_state
-        return self._writer.logits(hidden)
+        output = self._writer.lm.get_decoder()(
+            inputs_embeds=embeds,
+            attention_mask=self._layers.masks(visible, position, self._positions, embeds.dtype),
+            position_ids=position,
+            past_key_values=self._cache,
+            use_cache=True,
+        )
+        return self._writer.logits(output.last_hidden_state)
+
+    def _seen(self, parent: Tensor, depth: int) -> Tensor:
+        """Return bool (B, M, n_slots + M): which slots are the new tokens' ancestors or themselves."""
+        old, new = self.n_slots, parent.shape[1]
+        row = torch.arange(self.n_rows, device=parent.device)[:, None]
+        is_old = (parent >= 0) & (parent < old)
+        seen = torch.eye(new, dtype=torch.bool, device=parent.device).expand(self.n_rows, -1, -1)
+        seen = torch.cat([self._sees[row, parent.where(is_old, 0), :old] & is_old[:, :, None], seen], dim=2)
+        # Within this call: after step i every token sees its next 2 ** i ancestors; ``ancestor`` is the one after.
+        ancestor = (parent - old).clamp(min=-1)
+        for _ in range((depth - 1).bit_length()):
+            inside, index = ancestor >= 0, ancestor.clamp(min=0)
+            seen = seen | (seen[row, index] & inside[:, :, None])
+            ancestor = ancestor.gather(1, index).where(inside, -1)
+        return seen
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these for good; row ``i`` of later calls is ``rows[i]`` of now.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
@@ -22,12 +23,15 @@ class TokenTrie:
         first_child: int32 (n_nodes + 1,); the children of node ``n`` are ``first_child[n]`` to
             ``first_child[n + 1] - 1``.
         leaf: int32 (n_nodes,), the number of the sequence that ends at a node, -1 elsewhere.
+        preorder: int32 (n_nodes,), place of each node when every node stands right before its subtree. The nodes of a
+            stretch without branches have consecutive places.
         max_length: tokens in the longest sequence.
     """
 
     token: np.ndarray
     first_child: np.ndarray
     leaf: np.ndarray
+    preorder: np.ndarray
     max_length: int
 
     def __len__(self) -> int:
@@ -47,8 +51,8 @@ def build_trie(sequences: Sequence[Sequence[int]]) -> TokenTrie:
     if len(sequences) == 0 or lengths.min() == 0:
         raise ValueError("A trie needs at least one sequence, and no empty ones.")
     depth = int(lengths.max())
-    table = np.full((len(sequences), depth), -1, dtype=np.int64)
-    table[np.arange(depth) < lengths[:, None]] = np.concatenate([np.asarray(s, dtype=np.int64) for s in sequences])
+    table = np.full((len(sequences), depth), -1, dtype=np.int32)
+    table[np.arange(depth) < lengths[:, None]] = np.fromiter(chain.from_iterable(sequences), np.int32, lengths.sum())
     order = np.lexsort(table.T[::-1])
     table, lengths = table[order], lengths[order]
 
@@ -61,6 +65,9 @@ def build_trie(sequences: Sequence[Sequence[int]]) -> TokenTrie:
     # node_at[s, d]: the node that sequence s stands on after d + 1 tokens.
     node_at = level_start[:-1] + np.cumsum(is_node, axis=0) - 1
     n_nodes = int(level_start[-1])
+    # Sorted rows list the nodes with each node right before its subtree.
+    preorder = np.zeros(n_nodes, dtype=np.int32)
+    preorder[node_at[is_node]] = np.arange(1, n_nodes)
 
     token = np.full(n_nodes, -1, dtype=np.int32)
     row, column = np.nonzero(is_node)
@@ -75,4 +82,4 @@ def build_trie(sequences: Sequence[Sequence[int]]) -> TokenTrie:
         raise ValueError("Two sequences are equal, or one is a prefix of another.")
     # Breadth-first numbering: the children of all earlier nodes come first.
     first_child = 1 + np.concatenate([[0], np.cumsum(n_children)])
-    return TokenTrie(token, first_child.astype(np.int32), leaf, depth)
+    return TokenTrie(token, first_child.astype(np.int32), leaf, preorder, depth)
