@@ -177,3 +177,22 @@ def write_generations(path: Path, records: Sequence[Mapping[str, Any]]) -> None:
                     "A method must return plain and finite values.",
                 ) from error
             stream.write(line + "\n")
+
+
+def read_generations(path: Path) -> list[dict[str, Any]]:
+    """Read what :func:`write_generations` wrote.
+
+    Raises:
+        ArtifactError: the file is missing, or a line is not JSON.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        raise ArtifactError(f"{path} cannot be read: {error}.", _RUN_AGAIN) from error
+    records = []
+    for number, line in enumerate(lines, 1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ArtifactError(f"{path}, line {number} is not JSON: {error}.", _RUN_AGAIN) from error
+    return records

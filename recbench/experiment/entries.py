@@ -20,7 +20,7 @@ class Entry:
 
     Attributes:
         runs: in order of their seeds, never empty.
-        qualifiers: what the label says in brackets ("nano", "decoding.beams=20").
+        qualifiers: what the label says in brackets ("nano", "exact search", "decoding.beams=20").
         n_repeated: complete runs left out because a newer run has the same seed.
     """
 
@@ -86,8 +86,10 @@ def _newest_of_each_seed(runs: Sequence[StoredRun]) -> Entry:
 
 
 def label_entries(entries: Sequence[Entry]) -> list[Entry]:
-    """Give every entry a unique label: its backbone, and as much of what sets it apart as is needed."""
-    named = [replace(entry, qualifiers=(entry.backbone,) if entry.backbone else ()) for entry in entries]
+    """Give every entry a unique label: its backbone, another way of decoding than the published one, and as much of
+    what sets it apart as is needed.
+    """
+    named = [replace(entry, qualifiers=_always_said(entry)) for entry in entries]
     for describe in (_revision, _changed_config, _seeds, _run_ids):
         count = Counter(entry.label for entry in named)
         if len(count) == len(named):
@@ -102,6 +104,16 @@ def label_entries(entries: Sequence[Entry]) -> list[Entry]:
             for entry in named
         ]
     return named
+
+
+def _always_said(entry: Entry) -> tuple[str, ...]:
+    """Return what a reader must know of a row even where no other row is like it."""
+    decoding = entry.manifest.config.get("decoding")
+    decoding = decoding if isinstance(decoding, Mapping) else {}
+    said = [entry.backbone] if entry.backbone else []
+    said += ["exact search"] if decoding.get("search") == "exact" else []
+    said += ["grounding"] if decoding.get("mode") == "grounding" else []
+    return tuple(said)
 
 
 Describe = Callable[[Entry, Sequence[Entry]], Iterable[str]]

@@ -25,6 +25,7 @@ from recbench.experiment.entries import (
     label_entries,
     shared_notes,
 )
+from recbench.experiment.regret import regret_rows
 from recbench.report.format import slug
 from recbench.report.model import LeaderboardGroup, LeaderboardRow, Report, UnfinishedRun
 from recbench.report.render import check_target, write_report
@@ -70,14 +71,15 @@ def collect(store: RunStore) -> Report:
             else:
                 groups.setdefault(group_key(run.manifest), []).append(run)
     ordered = sorted(groups.items(), key=lambda item: (item[1][0].manifest.limited, item[0]))
+    made = [
+        _group(backbone, members, store.runs_dir, damaged)
+        for _, comparable in ordered
+        for backbone, members in _by_backbone(comparable)
+    ]
     return Report(
         version=version("recbench"),
         runs_dir=str(store.runs_dir),
-        groups=tuple(
-            _group(backbone, members, store.runs_dir)
-            for _, comparable in ordered
-            for backbone, members in _by_backbone(comparable)
-        ),
+        groups=tuple(made),
         unfinished=tuple(_unfinished(run) for run in runs if run.manifest.status != "complete"),
         damaged=tuple(damaged),
         inputs={
@@ -104,7 +106,8 @@ def _by_backbone(runs: Sequence[StoredRun]) -> list[tuple[str | None, list[Store
     ]
 
 
-def _group(backbone: str | None, runs: Sequence[StoredRun], runs_dir: Path) -> LeaderboardGroup:
+def _group(backbone: str | None, runs: Sequence[StoredRun], runs_dir: Path, damaged: list[str]) -> LeaderboardGroup:
+    """Return one leaderboard; what had to be left out of it is added to ``damaged``."""
     entries = label_entries(group_by_identity(runs))
     manifest = runs[0].manifest
     protocol = manifest.protocol
@@ -122,6 +125,8 @@ def _group(backbone: str | None, runs: Sequence[StoredRun], runs_dir: Path) -> L
         values = aligned.values[number].mean(axis=0)
         metrics = dict(zip(aligned.columns, values.tolist(), strict=True))
         rows.append(LeaderboardRow(entry=compared, metrics=metrics, **_row_facts(entries[number], runs_dir)))
+    regret, problems = regret_rows(runs)
+    damaged += problems
     name = [manifest.dataset, protocol.split, manifest.protocol_hash[:6], manifest.split_fingerprint[:6]]
     name += [backbone] if backbone else []
     return LeaderboardGroup(
@@ -138,6 +143,7 @@ def _group(backbone: str | None, runs: Sequence[StoredRun], runs_dir: Path) -> L
         comparison=comparison,
         notes=tuple(shared_notes(entries) + depth_notes(entries, max(protocol.cutoffs))),
         curves=tuple(curve for entry in entries for run in entry.runs for curve in training_curves(run, entry.label)),
+        regret=regret,
     )
 
 

@@ -20,6 +20,11 @@ def comparisons_csv(report: Report) -> str:
     return _csv([row for group in report.groups for row in _pair_rows(group)])
 
 
+def regret_csv(report: Report) -> str:
+    """Return one line per method that was searched both ways."""
+    return _csv([row for group in report.groups for row in _regret_rows(group)])
+
+
 def _identity(group: LeaderboardGroup) -> dict[str, Any]:
     return {
         "dataset": group.dataset,
@@ -80,6 +85,22 @@ def _pair_rows(group: LeaderboardGroup) -> Iterable[dict[str, Any]]:
             "users_equal": pair.ties,
             "users_worse": pair.losses,
             "verdict": pair.verdict,
+        }
+
+
+def _regret_rows(group: LeaderboardGroup) -> Iterable[dict[str, Any]]:
+    for row in group.regret:
+        yield {
+            **_identity(group),
+            "label": row.label,
+            "length_penalty": row.length_penalty,
+            "beams": row.beams,
+            "seeds": " ".join(map(str, row.seeds)),
+            "beam_runs": " ".join(row.beam_runs),
+            "exact_runs": " ".join(row.exact_runs),
+            "same_fit": row.same_fit,
+            "proven_share": row.proven,
+            **row.values,
         }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
+from math import isnan
 
 from recbench.contracts.comparison import VERDICT_TEXT, ComparedPair, Comparison, Interval
 
@@ -35,6 +36,11 @@ def p_text(p: float | None) -> str:
 def effect_text(effect: float | None) -> str:
     """Return an effect size with two places and its sign."""
     return MISSING if effect is None else f"{effect:+.2f}"
+
+
+def known_text(value: float | None, form: str) -> str:
+    """Return a number in the given form (".2f"), or a dash where there is none."""
+    return MISSING if value is None or isnan(value) else format(value, form)
 
 
 def share_text(share: float) -> str:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any
 
 from recbench.report.format import (
+    MISSING,
     interval_text,
+    known_text,
     markdown_table,
     metric_text,
     pair_explanation,
@@ -60,6 +63,7 @@ def _group(group: LeaderboardGroup, figures: Sequence[str], runs_dir: str) -> li
         parts.append("\n".join(f"* {note}" for note in group.notes))
     parts += [f"![{_alt(path, group)}]({path})" for path in figures]
     parts += _comparison(group)
+    parts += _regret(group)
     parts += ["### What the lists look like", _lists_table(group)]
     parts += ["### Where the numbers come from", _rebuild(group, runs_dir)]
     return parts
@@ -116,6 +120,46 @@ def _comparison(group: LeaderboardGroup) -> list[str]:
     )
     table = markdown_table(*pair_table(comparison), left=2)
     return ["### Is the best one better?", chosen, table, pair_explanation(comparison)]
+
+
+_REGRET = """\
+The same fitted model and score, searched two ways: the beam search of the tables above, and a search that finds the \
+true best titles of the catalogue. All columns but "Proven" are over the examples whose true list is proven. A gain of \
+the beam over the true list means that its errors hide what the score really prefers. Score gap: mean difference of \
+the scores, place by place. HR and NDCG are by exact item."""
+
+
+def _regret(group: LeaderboardGroup) -> list[str]:
+    if not group.regret:
+        return []
+    header = ["Method", "Length penalty", "Seeds", "Proven", "True top titles missed", "Best title differs"]
+    header += ["Score gap", "HR@10 beam", "HR@10 exact", "NDCG@10 beam", "NDCG@10 exact"]
+    rows = [
+        [
+            row.label,
+            f"{row.length_penalty:g}",
+            str(len(row.seeds)),
+            share_text(row.proven),
+            f"{known_text(row.values['missed'], '.2f')} of {known_text(row.values['wanted'], '.3g')}",
+            MISSING if isnan(row.values["first_differs"]) else share_text(row.values["first_differs"]),
+            known_text(row.values["gap_mean"], ".3f"),
+            *(
+                known_text(row.values.get(f"{search} item/{metric}@10"), ".4f")
+                for metric in ("HR", "NDCG")
+                for search in ("beam", "exact")
+            ),
+        ]
+        for row in group.regret
+    ]
+    parts = ["### Beam regret", _REGRET, markdown_table(header, rows)]
+    refitted = [row.label for row in group.regret if not row.same_fit]
+    if refitted:
+        names = ", ".join(dict.fromkeys(refitted))
+        parts.append(
+            f"* {names}: the two runs of a pair have equal configuration and seed, but are not recorded as lists of "
+            "one stored model, so small differences may come from fitting twice."
+        )
+    return parts
 
 
 def _lists_table(group: LeaderboardGroup) -> str:

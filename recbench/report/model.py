@@ -70,6 +70,36 @@ class TrainingCurve:
 
 
 @dataclass(frozen=True)
+class RegretRow:
+    """What a beam search lost against the true best titles of the same model, as means over seeds.
+
+    Attributes:
+        label: method and backbone.
+        length_penalty: of the score that both searches look for the best of.
+        beams: beams, and titles in a list.
+        seeds, beam_runs, exact_runs: the pairs of runs.
+        same_fit: both runs of every pair are recorded as lists of one fitted model; False: of one configuration and
+            seed, fitted twice.
+        n_examples: test examples.
+        proven: share of them whose exact list is proven; ``values`` are over these alone.
+        values: "missed", "wanted", "first_differs", "gap_first", "gap_mean" (see
+            :class:`recbench.evaluation.regret.BeamRegret`), and "beam item/HR@10", "exact item/HR@10", ...; NaN where
+            no example is proven.
+    """
+
+    label: str
+    length_penalty: float
+    beams: int
+    seeds: tuple[int, ...]
+    beam_runs: tuple[str, ...]
+    exact_runs: tuple[str, ...]
+    same_fit: bool
+    n_examples: int
+    proven: float
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class LeaderboardGroup:
     """Runs that may be compared: same data, split and protocol, and one language model at most.
 
@@ -86,6 +116,7 @@ class LeaderboardGroup:
         comparison: everything against the best row.
         notes: sentences that must stand under the table.
         curves: training curves.
+        regret: what beam searches lost, for methods that were searched both ways.
     """
 
     slug: str
@@ -101,6 +132,7 @@ class LeaderboardGroup:
     comparison: Comparison
     notes: tuple[str, ...]
     curves: tuple[TrainingCurve, ...]
+    regret: tuple[RegretRow, ...] = ()
 
     @property
     def title(self) -> str:

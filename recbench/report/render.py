@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 from recbench.artifacts.files import read_json, write_json, write_text
 from recbench.contracts.errors import UsageError, did_you_mean
-from recbench.report.csvfile import comparisons_csv, leaderboard_csv
+from recbench.report.csvfile import comparisons_csv, leaderboard_csv, regret_csv
 from recbench.report.figures import draw_all, figure_names
 from recbench.report.markdown import readme
-from recbench.report.model import LeaderboardGroup, Report
+from recbench.report.model import LeaderboardGroup, RegretRow, Report
 
 FORMATS = ("md", "csv")
 MARKER = "report.json"
@@ -79,6 +81,9 @@ def write_report(report: Report, folder: Path, formats: Sequence[str]) -> dict[s
         write_text(folder / "leaderboard.csv", leaderboard_csv(report))
         write_text(folder / "comparisons.csv", comparisons_csv(report))
         files += ["leaderboard.csv", "comparisons.csv"]
+        if any(group.regret for group in report.groups):
+            write_text(folder / "regret.csv", regret_csv(report))
+            files.append("regret.csv")
     document = _document(report, sorted(files))
     write_json(folder / MARKER, document)
     for name in set(earlier) - set(files):
@@ -119,5 +124,11 @@ def _group(group: LeaderboardGroup) -> dict[str, Any]:
             for row in group.rows
         ],
         "comparison": group.comparison.to_json(),
+        "beam_regret": [_regret(row) for row in group.regret],
         "notes": list(group.notes),
     }
+
+
+def _regret(row: RegretRow) -> dict[str, Any]:
+    values = {name: None if isnan(value) else value for name, value in row.values.items()}
+    return {**asdict(row), "values": values}
