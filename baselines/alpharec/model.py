@@ -110,34 +110,30 @@ def unit(vectors: Tensor) -> Tensor:
     return functional.normalize(vectors, dim=-1)
 
 
-def pair_scores(
-    users: Tensor, items: Tensor, user: Tensor, positive: Tensor, negative: Tensor
-) -> tuple[Tensor, Tensor]:
-    """Return the inner products of drawn users with their positives (B,) and negatives (B, N).
+def pair_scores(users: Tensor, items: Tensor, user: Tensor, item: Tensor) -> Tensor:
+    """Return the inner products (B, M) of drawn users with M items each.
 
     Args:
         users: (U, d).
         items: (I, d).
         user: int64 (B,), rows of ``users``.
-        positive: int64 (B,), rows of ``items``.
-        negative: int64 (B, N), rows of ``items``.
+        item: int64 (B, M), rows of ``items``.
     """
-    if len(items) > negative.shape[1] * users.shape[1]:
-        # A large catalogue: gathering the negatives' vectors takes less memory than scoring all items.
-        drawn = users[user]
-        return (drawn * items[positive]).sum(dim=1), torch.einsum("bd,bnd->bn", drawn, items[negative])
+    if len(items) > item.shape[1] * users.shape[1]:
+        # A large catalogue: gathering the items' vectors takes less memory than scoring all of them.
+        return torch.einsum("bd,bmd->bm", users[user], items[item])
     distinct, place = torch.unique(user, return_inverse=True)
     scores = users[distinct] @ items.T
-    return scores[place, positive], scores[place.unsqueeze(1), negative]
+    at = place.unsqueeze(1) * len(items) + item
+    return scores.flatten().index_select(0, at.flatten()).view_as(at)
 
 
-def info_nce(positive: Tensor, negative: Tensor, temperature: float) -> Tensor:
-    """Return the mean of ``-log(e^(p/t) / (e^(p/t) + sum_n e^(n/t)))``, a scalar (AlphaRec, equation of the loss).
+def info_nce(scores: Tensor, temperature: float) -> Tensor:
+    """Return the mean of ``-log(e^(p/t) / (e^(p/t) + sum_n e^(n/t)))``, a scalar.
 
     Args:
-        positive: (B,), cosines of users with their positives.
-        negative: (B, N), cosines with their negatives.
+        scores: (B, 1+N), cosines of B users with a positive p, in column 0, and N negatives n.
         temperature: t.
     """
-    logits = torch.cat([positive.unsqueeze(1), negative], dim=1) / temperature
+    logits = scores / temperature
     return (logits.logsumexp(dim=1) - logits[:, 0]).mean()

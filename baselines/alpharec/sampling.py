@@ -6,8 +6,9 @@ import numpy as np
 
 from baselines.alpharec.graph import TrainGraph
 
-# A sieve of 2 to the 24 flags takes 16 MB, whatever the size of the graph.
-_SIEVE_BITS = 24
+# Flags of the sieve per edge: one non-edge in 17 passes. The bounds keep it between 1 kB and 64 MB.
+_FLAGS_PER_EDGE = 16
+_MIN_BITS, _MAX_BITS = 10, 26
 _HASH = np.uint64(0x9E3779B97F4A7C15)  # 2^64 over the golden ratio (Fibonacci hashing)
 
 
@@ -42,8 +43,9 @@ class NegativeSampler:
     def __init__(self, graph: TrainGraph) -> None:
         self._graph = graph
         self._edges = graph.owner * graph.n_items + graph.items
-        self._sieve = np.zeros(1 << _SIEVE_BITS, dtype=bool)
-        self._sieve[_slot(self._edges)] = True
+        self._bits = int(np.clip(np.ceil(np.log2(_FLAGS_PER_EDGE * len(self._edges))), _MIN_BITS, _MAX_BITS))
+        self._sieve = np.zeros(1 << self._bits, dtype=bool)
+        self._sieve[self._slot(self._edges)] = True
         # Of a user's free items number r comes after as many of the user's items as have (item - own rank) <= r.
         rank = np.arange(len(graph.items)) - graph.offsets[graph.owner]
         self._skips = graph.owner * (graph.n_items + 1) + graph.items - rank
@@ -53,7 +55,7 @@ class NegativeSampler:
         n_items = self._graph.n_items
         drawn = rng.integers(0, n_items, (len(places), n))
         pairs = places[:, None] * n_items + drawn
-        row, column = np.nonzero(self._sieve[_slot(pairs)])
+        row, column = np.nonzero(self._sieve.take(self._slot(pairs)))
         suspects = pairs[row, column]
         at = np.minimum(np.searchsorted(self._edges, suspects), len(self._edges) - 1)
         is_edge = self._edges[at] == suspects
@@ -67,6 +69,5 @@ class NegativeSampler:
         before = np.searchsorted(self._skips, places * (graph.n_items + 1) + number, side="right")
         return number + before - graph.offsets[places]
 
-
-def _slot(pairs: np.ndarray) -> np.ndarray:
-    return (pairs.astype(np.uint64) * _HASH) >> np.uint64(64 - _SIEVE_BITS)
+    def _slot(self, pairs: np.ndarray) -> np.ndarray:
+        return (pairs.astype(np.uint64) * _HASH) >> np.uint64(64 - self._bits)

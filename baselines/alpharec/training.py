@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -121,9 +122,10 @@ def _epoch(
     for step in range(n_steps):
         part = slice(step * size, (step + 1) * size)
         negatives = sampler.draw(users[part], settings.negatives, rng)
-        drawn = [torch.from_numpy(array).to(device) for array in (users[part], positives[part], negatives)]
+        user = torch.from_numpy(users[part]).to(device)
+        item = torch.from_numpy(np.column_stack([positives[part], negatives])).to(device)
         user_vectors, item_vectors = inputs.vectors(head, layers)
-        loss = info_nce(*pair_scores(user_vectors, item_vectors, *drawn), settings.temperature)
+        loss = info_nce(pair_scores(user_vectors, item_vectors, user, item), settings.temperature)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
