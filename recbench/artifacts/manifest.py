@@ -26,6 +26,22 @@ def utc_now() -> str:
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
+class TuningRecord(StrictModel):
+    """How the settings of a run were chosen. It explains a run and is no part of its identity."""
+
+    tune_id: str = Field(description="hash of everything that determines the sequence of trials")
+    search: str = Field(description="grid, random or optuna")
+    file_sha256: str = Field(description="of the file that declared the search")
+    metric: str = Field(description="metric of the exact item on validation rows that the choice was made by")
+    rows: int = Field(description="validation rows that every trial ranked")
+    trials: int = Field(description="trials, failed ones counted")
+    failed: int = Field(description="trials that failed")
+    best_trial: int = Field(description="the chosen trial, from 1; the first of equals")
+    best_value: float = Field(description="its metric on the validation rows")
+    chosen: dict[str, Any] = Field(description="key of the method's configuration -> chosen value")
+    seconds: float = Field(description="wall-clock seconds of all trials")
+
+
 class RunManifest(StrictModel):
     """Everything that identifies and explains a run."""
 
@@ -55,6 +71,7 @@ class RunManifest(StrictModel):
         None, description="run or trial whose kept model was loaded; times and memory of the fit are then those of it"
     )
     provenance: dict[str, Any] = Field(default_factory=dict, description="git state, packages, hardware, command")
+    tuning: TuningRecord | None = Field(None, description="how the settings were chosen, where they were tuned")
     files: dict[str, str] = Field(default_factory=dict, description="file name -> SHA-256, for complete runs")
     error: str | None = Field(None, description="what went wrong, for failed runs")
 

@@ -124,3 +124,71 @@ class RunPaths:
     def fit(self) -> FitPaths:
         """The finished fit, while the run is not complete."""
         return FitPaths(self.work)
+
+
+@dataclass(frozen=True)
+class TrialPaths:
+    """The files of one trial of a tuning."""
+
+    folder: Path
+
+    @property
+    def record(self) -> Path:
+        """What was tried and what came of it; written last."""
+        return self.folder / "trial.json"
+
+    @property
+    def config(self) -> Path:
+        """The resolved configuration, ready for ``recbench run --config``."""
+        return self.folder / "config.yaml"
+
+    @property
+    def train_log(self) -> Path:
+        """One JSON line per logged training step."""
+        return self.folder / "train.jsonl"
+
+    @property
+    def log(self) -> Path:
+        """The full text log."""
+        return self.folder / "log.txt"
+
+    @property
+    def work(self) -> Path:
+        """Scratch folder with checkpoints; gone when the trial has ended."""
+        return self.folder / "work"
+
+
+@dataclass(frozen=True)
+class TunePaths:
+    """The files of one tuning ``RUNS/<dataset>/<method>/.tune/<tune_id>/``."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, runs_dir: Path, dataset: str, method: str, tune_id: str) -> TunePaths:
+        """Return the paths of a tuning."""
+        return cls(runs_dir / safe_name(dataset) / safe_name(method) / ".tune" / tune_id)
+
+    @property
+    def config(self) -> Path:
+        """What was searched, with every default filled in."""
+        return self.folder / "tune.yaml"
+
+    @property
+    def trials(self) -> Path:
+        """One JSON line per trial that has ended, in their order."""
+        return self.folder / "trials.jsonl"
+
+    @property
+    def models(self) -> Path:
+        """The model of the best trial so far, until the chosen run has it."""
+        return self.folder / "models"
+
+    @property
+    def lock(self) -> Path:
+        """Held by the process that works on the tuning."""
+        return self.folder / ".lock"
+
+    def trial(self, number: int) -> TrialPaths:
+        """Return the paths of one trial, numbered from 1."""
+        return TrialPaths(self.folder / "trials" / f"{number:04d}")

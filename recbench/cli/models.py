@@ -68,11 +68,11 @@ def prune_models(
             raise UsageError(
                 f"No kept model '{fit_id}' in {runs_dir}.{did_you_mean(fit_id, known)}", "See 'recbench runs models'."
             )
-    removed = [{"fit_id": fit_id, "size_bytes": store.remove(fit_id)} for fit_id in fits or known]
+    removed: list[dict[str, Any]] = [{"fit_id": fit_id, "size_bytes": store.remove(fit_id)} for fit_id in fits or known]
     if as_json:
         print_json({"removed": removed})
         return
-    freed = sum(int(one["size_bytes"]) for one in removed)
+    freed = sum(one["size_bytes"] for one in removed)
     console().print(f"{len(removed)} kept models deleted, {freed / 1e6:.1f} MB.")
 
 

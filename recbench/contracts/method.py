@@ -50,6 +50,8 @@ class Capabilities:
         trains: learns from training rows (False: fit may be empty).
         writes_text: returns generations.
         max_places: places a list can have at most, None for the whole catalogue (10 with 10 beams).
+        distributed: fit may run in all processes of ``torchrun`` or ``accelerate launch`` at once, with one scratch
+            folder for all; rank and save are called in the first one only.
         packages: installed packages whose version can change the result; they enter the run id.
         extra: recbench's optional dependency that it needs ("recbole"), or None.
     """
@@ -58,6 +60,7 @@ class Capabilities:
     trains: bool = True
     writes_text: bool = False
     max_places: int | None = None
+    distributed: bool = False
     packages: tuple[str, ...] = ("numpy",)
     extra: str | None = None
 

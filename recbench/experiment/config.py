@@ -59,6 +59,21 @@ def read_config_file(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: it is missing, is no YAML, or has something else at its top.
     """
+    values = read_yaml(path, ExperimentConfig)
+    for group in _GROUPS & values.keys():
+        if values[group] is None:  # all keys below it are commented out
+            values[group] = {}
+        elif not isinstance(values[group], dict):
+            raise ConfigError(f"{path}: {group}: holds {values[group]!r}, expected keys with values below it.")
+    return values
+
+
+def read_yaml(path: Path, model: type[StrictModel]) -> dict[str, Any]:
+    """Read a YAML file that holds the keys of ``model`` at its top.
+
+    Raises:
+        ConfigError: it is missing, is no YAML, or has something else at its top.
+    """
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -72,13 +87,8 @@ def read_config_file(path: Path) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(
             f"{path} holds a {type(values).__name__}, not keys with values.",
-            "Expected keys: " + ", ".join(f"{key}:" for key in ExperimentConfig.model_fields) + ".",
+            "Expected keys: " + ", ".join(f"{key}:" for key in model.model_fields) + ".",
         )
-    for group in _GROUPS & values.keys():
-        if values[group] is None:  # all keys below it are commented out
-            values[group] = {}
-        elif not isinstance(values[group], dict):
-            raise ConfigError(f"{path}: {group}: holds {values[group]!r}, expected keys with values below it.")
     return values
 
 
@@ -106,6 +116,18 @@ def parse_assignments(assignments: Sequence[str]) -> dict[str, Any]:
             if not isinstance(group, dict):
                 raise UsageError(f"--set {assignment}: '{key}' was given a value before, so it has no keys below it.")
         group[keys[-1]] = _parse_value(assignment, text)
+    return result
+
+
+def nested(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values under dotted keys (``a.b``) as nested ones, the inverse of flattening."""
+    result: dict[str, Any] = {}
+    for dotted, value in values.items():
+        *groups, last = dotted.split(".")
+        group = result
+        for key in groups:
+            group = group.setdefault(key, {})
+        group[last] = value
     return result
 
 

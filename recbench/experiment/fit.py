@@ -104,10 +104,12 @@ class Fitter:
     Attributes:
         stores: where kept models are looked for, in this order; none: everything is fitted afresh.
         command: the command line, for the record.
+        announce: called with the method and its scratch folder right before it is fitted here.
     """
 
     stores: Sequence[ModelStore] = ()
     command: Sequence[str] = ()
+    announce: Callable[[Method, Path], None] | None = None
 
     def obtain(
         self,
@@ -160,6 +162,8 @@ class Fitter:
         earlier_s: Mapping[str, float],
     ) -> tuple[Method, FitRecord]:
         with ctx.stage("fit"):
+            if self.announce:
+                self.announce(plan.method, ctx.work_dir)
             plan.method.fit(plan.train, plan.valid, ctx)
         record = FitRecord(
             fit_id=plan.fit_id,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -131,6 +131,22 @@ def make_plan(asked: ExperimentConfig, device: DeviceChoice = "auto") -> RunPlan
     return RunPlan(
         asked, method, protocol, dataset, split, backbone, chosen, packages, prepare_s=time.perf_counter() - start
     )
+
+
+def with_config(plan: RunPlan, config: dict[str, Any]) -> RunPlan:
+    """Return the same plan for another configuration of its method, not fitted.
+
+    Raises:
+        ConfigError: a key or value is not accepted.
+    """
+    asked = plan.asked.model_copy(update={"config": config})
+    method = _build_method(asked)
+    return replace(plan, asked=asked, method=method, packages=package_versions(asked.method, method.capabilities))
+
+
+def without_test(plan: RunPlan) -> RunPlan:
+    """Return the same plan with no test row in it, for whoever must not see them."""
+    return replace(plan, split=replace(plan.split, test=plan.split.test.take([])))
 
 
 def _build_method(asked: ExperimentConfig) -> Method:

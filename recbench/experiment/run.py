@@ -5,9 +5,8 @@ from __future__ import annotations
 import logging
 import shutil
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +28,10 @@ from recbench.contracts.rankings import Rankings
 from recbench.experiment.evaluate import write_evaluation
 from recbench.experiment.fit import Fitter, add_times, other_times
 from recbench.experiment.inputs import data_fields
+from recbench.experiment.logfile import log_file
 from recbench.experiment.plan import RunPlan
 from recbench.experiment.resources import peak_memory_bytes
+from recbench.experiment.tune import Tuned
 
 log = logging.getLogger(__name__)
 
@@ -54,9 +55,9 @@ def run_plan(
     *,
     again: bool = False,
     keep_model: bool = False,
-    reuse: bool = True,
-    command: Sequence[str] = (),
+    fitter: Fitter | None = None,
     progress: Progress | None = None,
+    tuned: Tuned | None = None,
 ) -> RunResult:
     """Complete one run, going on where an interrupted attempt stopped; a complete one is only returned.
 
@@ -65,9 +66,9 @@ def run_plan(
         runs_dir: folder of all runs.
         again: make one more run, with a fit of its own, even if a complete one exists.
         keep_model: keep the fitted model for other runs with the same fit.
-        reuse: load a kept model instead of fitting where there is one.
-        command: the command line, for the manifest.
+        fitter: how the fit is obtained; None: from a kept model below ``runs_dir`` where there is one.
         progress: shows bars; None shows none.
+        tuned: the tuning that chose this plan, for the manifest; its model is used and then forgotten.
 
     Raises:
         ArtifactError: another process works on the same run, or the complete run was changed, or nothing can be
@@ -75,23 +76,41 @@ def run_plan(
         RecbenchError: whatever the method raises; the run is then marked as failed and can be resumed.
     """
     paths = _choose_folder(plan, runs_dir, again)
-    done = _completed(paths)
-    if done:
-        if keep_model and not (plan.fit_id and ModelStore(models_folder(runs_dir)).get(plan.fit_id)):
-            log.warning("The run was complete already and its model is gone; --again --keep-model fits it once more.")
-        return RunResult(done, fresh=False)
-    try:
-        paths.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise cannot_write(paths.folder, error) from error
-    with exclusive(paths.lock):
-        done = _completed(paths)  # by a process that held the lock until now
-        if done:
-            return RunResult(done, fresh=False)
-        store = ModelStore(models_folder(runs_dir))
-        fitter = Fitter([store] if reuse and not again else [], command)
-        attempt = _Attempt(plan, paths, _first_manifest(plan, paths, command), fitter, store if keep_model else None)
-        return RunResult(attempt.run(progress or SilentProgress()), fresh=True)
+    store = ModelStore(models_folder(runs_dir))
+    run = _completed(paths)
+    fresh = run is None
+    if run is None:
+        try:
+            paths.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise cannot_write(paths.folder, error) from error
+        fitter = fitter or Fitter([store])
+        stores = [*fitter.stores, *([tuned.models] if tuned else [])]
+        fitter = replace(fitter, stores=() if again else stores)
+        with exclusive(paths.lock):
+            run = _completed(paths)  # by a process that held the lock until now
+            fresh = run is None
+            if run is None:
+                manifest = _first_manifest(plan, paths, fitter.command, tuned)
+                attempt = _Attempt(plan, paths, manifest, fitter, store if keep_model else None)
+                run = attempt.run(progress or SilentProgress())
+    if not fresh:
+        _explain_what_stays(run, keep_model and not (plan.fit_id and store.get(plan.fit_id)), tuned)
+    if tuned:
+        tuned.forget_models()
+    return RunResult(run, fresh)
+
+
+def _explain_what_stays(run: StoredRun, lacks_model: bool, tuned: Tuned | None) -> None:
+    """Say what a run that was complete already does not get: it is never written again."""
+    if lacks_model:
+        log.warning("The run was complete already and its model is gone; --again --keep-model fits it once more.")
+    if tuned and run.manifest.tuning != tuned.record:
+        log.warning(
+            "The chosen run %s was complete already, so its manifest does not tell of this tuning; --again makes one "
+            "that does.",
+            run.run_id,
+        )
 
 
 def _choose_folder(plan: RunPlan, runs_dir: Path, again: bool) -> RunPaths:
@@ -138,8 +157,7 @@ class _Attempt:
         plan, paths = self.plan, self.paths
         _remove_leftovers(paths)
         try:
-            logged = ("recbench", _package(plan.method))
-            with _log_file(paths.log, logged), open_train_log(paths.train_log) as train_log:
+            with log_file(paths.log, plan.method), open_train_log(paths.train_log) as train_log:
                 self.start()
                 self.work(plan.fit.context(_method_work(paths), train_log.write, progress), train_log)
             return self.complete()
@@ -245,7 +263,7 @@ class _Attempt:
             log.warning("The run in %s could not be marked as %s: %s", self.paths.folder, status, error.message)
 
 
-def _first_manifest(plan: RunPlan, paths: RunPaths, command: Sequence[str]) -> RunManifest:
+def _first_manifest(plan: RunPlan, paths: RunPaths, command: Sequence[str], tuned: Tuned | None) -> RunManifest:
     """Return the manifest this attempt starts from: an earlier attempt's times and count, the present surroundings."""
     earlier = RunManifest.read(paths.manifest) if paths.manifest.exists() else None
     return RunManifest(
@@ -261,6 +279,7 @@ def _first_manifest(plan: RunPlan, paths: RunPaths, command: Sequence[str]) -> R
         timings_s=earlier.timings_s if earlier else {},
         peak_memory_bytes=earlier.peak_memory_bytes if earlier else {},
         fit_id=plan.fit_id,
+        tuning=tuned.record if tuned else earlier.tuning if earlier else None,
         provenance=collect_provenance(command, plan.packages, plan.device),
         **data_fields(plan.dataset, plan.split, plan.protocol),
     )
@@ -288,40 +307,3 @@ def _remove_leftovers(paths: RunPaths) -> None:
     """Remove temporary files that a killed attempt was writing."""
     for leftover in paths.folder.glob(".*.tmp"):
         leftover.unlink()
-
-
-def _package(method: Method) -> str:
-    """Return the top-level package that a method comes from."""
-    return type(method).__module__.partition(".")[0]
-
-
-class _LogFile(logging.FileHandler):
-    """A log that cannot be written stops the run: it would end without the record of how it came about."""
-
-    def handleError(self, record: logging.LogRecord) -> None:
-        """Let the error through."""
-        raise  # logging calls this while it handles the error
-
-
-@contextmanager
-def _log_file(path: Path, packages: Sequence[str]) -> Iterator[None]:
-    """Write a log file while the block runs: DEBUG of ``packages``, INFO of all others, and Python's warnings."""
-    handler = _LogFile(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    levels = {logger: logger.level for logger in (root, *map(logging.getLogger, packages))}
-    for logger in levels:
-        logger.setLevel(min(root.level, logging.INFO) if logger is root else logging.DEBUG)
-    root.addHandler(handler)
-    logging.captureWarnings(True)
-    try:
-        yield
-    except BaseException:
-        log.debug("The attempt ended with an error.", exc_info=True)
-        raise
-    finally:
-        logging.captureWarnings(False)
-        root.removeHandler(handler)
-        for logger, level in levels.items():
-            logger.setLevel(level)
-        handler.close()

@@ -1,0 +1,128 @@
+"""One trial of a tuning: fit on training rows, rank validation rows, measure. No test row gets here."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from recbench.artifacts.files import write_text
+from recbench.artifacts.manifest import utc_now
+from recbench.artifacts.paths import FitPaths, TrialPaths
+from recbench.artifacts.train_log import open_train_log, plain
+from recbench.artifacts.trials import TrialRecord
+from recbench.contracts.errors import ArtifactError, ConfigError, TrainingError
+from recbench.contracts.examples import Examples
+from recbench.contracts.progress import Progress
+from recbench.evaluation.accuracy import metric_column, metric_names
+from recbench.evaluation.evaluate import evaluate
+from recbench.experiment.fit import FitPlan, Fitter, add_times
+from recbench.experiment.logfile import log_file
+from recbench.experiment.resources import peak_memory_bytes
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Questions:
+    """What every trial of a tuning has to answer.
+
+    Attributes:
+        rows: validation rows.
+        users: external user ids.
+        depth: places of each list.
+        cutoffs: of the metrics.
+        metric: the one that counts.
+    """
+
+    rows: Examples
+    users: Sequence[str]
+    depth: int
+    cutoffs: Sequence[int]
+    metric: str
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What is tried.
+
+    Attributes:
+        number: from 1.
+        point: what the search proposed.
+        chosen: the values it stands for.
+        fit: the method configured with them.
+        resolved: content of its ``config.yaml``.
+        name: what it is called in records ("tuning 0123456789ab, trial 3").
+    """
+
+    number: int
+    point: dict[str, Any]
+    chosen: dict[str, Any]
+    fit: FitPlan
+    resolved: dict[str, Any]
+    name: str
+
+
+def run_trial(trial: Trial, questions: Questions, paths: TrialPaths, fitter: Fitter, progress: Progress) -> TrialRecord:
+    """Try one configuration, going on where an interrupted attempt stopped.
+
+    A failure that is due to the tried values (training cannot go on, values that do not fit together, no memory,
+    scores that are not finite) is a record with status "failed". Everything else is raised: no other trial would do
+    better.
+
+    Returns:
+        The record, not yet written. The finished fit lies in ``paths.work``.
+    """
+    start = time.perf_counter()
+    # A folder of the method's own, so that no name it chooses can be mistaken for ours.
+    work = paths.work / "method"
+    work.mkdir(parents=True, exist_ok=True)
+    write_text(paths.config, yaml.safe_dump(trial.resolved, sort_keys=False, allow_unicode=True))
+    common: dict[str, Any] = {
+        "number": trial.number, "point": trial.point, "chosen": trial.chosen, "fit_id": trial.fit.fit_id,
+    }  # fmt: skip
+    with log_file(paths.log, trial.fit.method), open_train_log(paths.train_log) as train_log:
+        ctx = trial.fit.context(work, train_log.write, progress)
+        try:
+            method, fitted = fitter.obtain(trial.fit, FitPaths(paths.work), ctx, train_log, trial.name, {})
+            with ctx.stage("rank"):
+                rankings = method.rank(questions.rows.queries(), questions.depth, ctx)
+            _check_scores(rankings.check, questions.rows, len(trial.fit.catalog))
+        except Exception as error:
+            if not _is_due_to_values(error):
+                raise
+            log.warning("%s failed: %s", trial.name, str(error).partition("\n")[0])
+            seconds = {**ctx.timings_s, "total": time.perf_counter() - start}
+            return TrialRecord(
+                **common, status="failed", error=f"{type(error).__name__}: {error}", timings_s=seconds,
+                finished=utc_now(),
+            )  # fmt: skip
+    table = evaluate(rankings, questions.rows, trial.fit.catalog, questions.users, questions.cutoffs)
+    metrics = {name: float(table[metric_column("item", name)].mean()) for name in metric_names(questions.cutoffs)}
+    timings = ctx.timings_s if "fit" in ctx.timings_s else add_times(fitted.timings_s, ctx.timings_s)
+    return TrialRecord(
+        **common,
+        status="complete",
+        value=metrics[questions.metric],
+        metrics=metrics,
+        timings_s={**timings, "total": time.perf_counter() - start},
+        peak_memory_bytes=peak_memory_bytes(trial.fit.device),
+        summary=plain(method.summary()),
+        finished=utc_now(),
+    )
+
+
+def _check_scores(check: Any, rows: Examples, n_items: int) -> None:
+    try:
+        check(rows.example_id, n_items)
+    except ArtifactError as error:
+        raise TrainingError(f"The lists cannot be used: {error.message}") from error
+
+
+def _is_due_to_values(error: Exception) -> bool:
+    """Tell whether other values may do better (torch's error for a full device is known by its name: no import)."""
+    return isinstance(error, (TrainingError, ConfigError, MemoryError)) or type(error).__name__ == "OutOfMemoryError"

@@ -1,0 +1,259 @@
+"""Settings chosen on validation rows: a declared search, every trial kept, test rows out of reach until the choice."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from recbench.artifacts.files import cannot_write, write_text
+from recbench.artifacts.lock import exclusive
+from recbench.artifacts.manifest import TuningRecord, utc_now
+from recbench.artifacts.models import ModelStore
+from recbench.artifacts.paths import FitPaths, TunePaths
+from recbench.artifacts.trials import TrialRecord
+from recbench.contracts.errors import ConfigError, TrainingError
+from recbench.contracts.hashing import hash_file, hash_json
+from recbench.contracts.progress import Progress
+from recbench.contracts.seeding import numpy_rng
+from recbench.evaluation.accuracy import check_metric, metric_names
+from recbench.experiment.config import merge, nested
+from recbench.experiment.entries import flatten
+from recbench.experiment.fit import FIT_ID_LENGTH, Fitter
+from recbench.experiment.plan import RunPlan, with_config, without_test
+from recbench.experiment.trial import Questions, Trial, run_trial
+from recbench.experiment.tune_space import Choices, Point, Tried, TuneConfig, read_tune_file, searcher
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """The outcome of a tuning.
+
+    Attributes:
+        plan: the run with the chosen values.
+        record: how they were chosen, for its manifest.
+        trials: all trials that count under the budget, in their order.
+        paths: where they are kept.
+    """
+
+    plan: RunPlan
+    record: TuningRecord
+    trials: tuple[TrialRecord, ...]
+    paths: TunePaths
+
+    @property
+    def models(self) -> ModelStore:
+        """Where the chosen trial's model waits for the run."""
+        return ModelStore(self.paths.models)
+
+    def forget_models(self) -> None:
+        """Delete the chosen trial's model, once the run is complete."""
+        shutil.rmtree(self.paths.models, ignore_errors=True)
+
+
+def tune(plan: RunPlan, file: Path, runs_dir: Path, fitter: Fitter, progress: Progress) -> Tuned:
+    """Try what ``file`` declares, going on where an interrupted tuning stopped, and choose.
+
+    Args:
+        plan: the run as it is without tuning. Values of the searched keys in it are overridden.
+        file: a :class:`~recbench.experiment.tune_space.TuneConfig` as YAML.
+        runs_dir: folder of all runs.
+        fitter: how fits are obtained.
+        progress: shows bars.
+
+    Raises:
+        ConfigError: the file or a value in it is not accepted, or there are no validation rows.
+        MissingExtraError: the search needs a package that is not installed.
+        TrainingError: every trial failed.
+        ArtifactError: another process works on the same tuning, or nothing can be written.
+    """
+    config = read_tune_file(file)
+    config = config.model_copy(update={"metric": check_metric(config.metric, metric_names(plan.protocol.cutoffs))})
+    propose = searcher(config)
+    blind = without_test(plan)
+    for point in config.corners():
+        _plan_at(blind, config, point)  # wrong values are told before anything runs
+    paths = TunePaths.of(runs_dir, plan.dataset.name, plan.asked.method, _tune_id(blind, config))
+    work = _Work(blind, config, _questions(blind, config), paths, fitter, progress)
+    try:
+        paths.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(paths.folder, error) from error
+    with exclusive(paths.lock):
+        write_text(paths.config, yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
+        work.announce()
+        trials: list[TrialRecord] = []
+        while not _is_spent(config, trials):
+            proposed = propose([Tried(trial.point, trial.value) for trial in trials])
+            if proposed is None:
+                break
+            trials.append(work.trial(proposed, trials))
+            write_text(paths.trials, "".join(json.dumps(one.model_dump(mode="json")) + "\n" for one in trials))
+    best = _best(trials)
+    if best is None:
+        raise TrainingError(
+            f"All {len(trials)} trials of the tuning failed; the first: {trials[0].error}",
+            f"Choose other values in {file}. The trials are in {paths.folder}.",
+        )
+    log.info("Chosen: trial %d, %s (%s %.4f).", best.number, _text(best.chosen), config.metric, best.value)
+    record = TuningRecord(
+        tune_id=paths.folder.name,
+        search=config.search,
+        file_sha256=hash_file(file),
+        metric=config.metric,
+        rows=len(work.questions.rows),
+        trials=len(trials),
+        failed=sum(trial.status == "failed" for trial in trials),
+        best_trial=best.number,
+        best_value=best.value,
+        chosen=best.chosen,
+        seconds=sum(trial.timings_s["total"] for trial in trials),
+    )
+    return Tuned(_plan_at(plan, config, best.point), record, tuple(trials), paths)
+
+
+def _is_spent(config: TuneConfig, trials: Sequence[TrialRecord]) -> bool:
+    """Tell whether the budget allows no further trial; one trial is always made."""
+    budget = config.budget
+    if budget.trials is not None and len(trials) >= budget.trials:
+        return True
+    minutes = sum(trial.timings_s["total"] for trial in trials) / 60
+    return bool(trials) and budget.minutes is not None and minutes >= budget.minutes
+
+
+def _best(trials: Sequence[TrialRecord]) -> TrialRecord | None:
+    """Return the trial with the largest value, the first of equals; None if all failed."""
+    complete = [trial for trial in trials if trial.value is not None]
+    return max(complete, key=lambda trial: trial.value or 0.0, default=None)
+
+
+def _plan_at(plan: RunPlan, config: TuneConfig, point: Point) -> RunPlan:
+    return with_config(plan, merge(plan.asked.config, nested(config.values(point))))
+
+
+def _questions(base: RunPlan, config: TuneConfig) -> Questions:
+    valid = base.split.valid
+    if not len(valid):
+        raise ConfigError("There are no validation rows to choose on.", "Give them a share in protocol.ratios.")
+    if config.rows is not None and config.rows < len(valid):
+        order = numpy_rng(config.seed, "tune", "rows").permutation(len(valid))
+        valid = valid.take(np.sort(order[: config.rows]))
+    return Questions(valid, base.dataset.users, base.protocol.depth, base.protocol.cutoffs, config.metric)
+
+
+def _tune_id(base: RunPlan, config: TuneConfig) -> str:
+    """Return a hash of everything that determines the sequence of trials. The budget only says where it ends."""
+    fit = base.fit
+    searched = tuple(config.space)
+    identity = {
+        "tune": config.identity,
+        "method": fit.name,
+        "config": {
+            key: value
+            for key, value in flatten(_plan_at(base, config, config.corners()[0]).method_config).items()
+            if not any(key == name or key.startswith(f"{name}.") for name in searched)
+        },
+        "backbone": [fit.backbone.name, fit.backbone.revision] if fit.backbone else None,
+        "rows": [fit.dataset_fingerprint, fit.train.fingerprint, fit.valid.fingerprint],
+        "lists": [fit.mask_history, base.protocol.depth, base.protocol.cutoffs],
+        "seed": fit.seed,
+        "device": fit.device.partition(":")[0],
+        "packages": dict(fit.packages) | ({"optuna": version("optuna")} if config.search == "optuna" else {}),
+    }
+    return hash_json(identity, FIT_ID_LENGTH)
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What all trials of one tuning have in common. ``base`` has no test rows."""
+
+    base: RunPlan
+    config: TuneConfig
+    questions: Questions
+    paths: TunePaths
+    fitter: Fitter
+    progress: Progress
+
+    def announce(self) -> None:
+        config, n_points = self.config, self.config.n_points
+        axes = " x ".join(
+            f"{key} ({len(one.choices)})" if isinstance(one, Choices) else f"{key} ({one.low:g} to {one.high:g})"
+            for key, one in config.space.items()
+        )
+        limits = [
+            f"{config.budget.trials} trials" if config.budget.trials else "",
+            f"{n_points} trials" if n_points else "",
+        ]
+        limits = [limits[0] or limits[1]] if config.search != "optuna" else limits[:1]
+        limits += [f"{config.budget.minutes:g} minutes" if config.budget.minutes else ""]
+        log.info(
+            "Tuning %s of %s: %s search over %s, at most %s; chosen by %s on %d of %d validation rows.",
+            self.paths.folder.name, self.base.asked.method, config.search, axes,
+            " or ".join(filter(None, limits)), config.metric, len(self.questions.rows), len(self.base.split.valid),
+        )  # fmt: skip
+        log.info("Trials: %s", self.paths.folder)
+
+    def trial(self, point: Point, earlier: Sequence[TrialRecord]) -> TrialRecord:
+        """Return the record of the next trial: as an earlier attempt wrote it, or after making the trial."""
+        number = len(earlier) + 1
+        paths = self.paths.trial(number)
+        if paths.record.exists():
+            shutil.rmtree(paths.work, ignore_errors=True)  # of an attempt that was killed right before it went
+            return TrialRecord.read(paths.record)
+        plan = _plan_at(self.base, self.config, point)
+        trial = Trial(
+            number=number,
+            point=point,
+            chosen=_chosen(plan, self.config.values(point)),
+            fit=plan.fit,
+            resolved=plan.resolved,
+            name=f"tuning {self.paths.folder.name}, trial {number}",
+        )
+        same = next((one for one in earlier if one.chosen == trial.chosen), None)
+        if same:
+            changes = {"number": number, "point": point, "repeats": same.repeats or same.number, "finished": utc_now()}
+            record = same.model_copy(update=changes | {"timings_s": {"total": 0.0}})
+        else:
+            log.info("Trial %d: %s", number, _text(trial.chosen))
+            record = run_trial(trial, self.questions, paths, self.fitter, self.progress)
+            best = _best([*earlier, record])
+            if best is record and record.fit_id is not None:
+                self._keep(record.fit_id, FitPaths(paths.work))
+        record.write(paths.record)
+        shutil.rmtree(paths.work, ignore_errors=True)
+        if record.value is not None:
+            log.info("Trial %d: %s %.4f on validation rows.", number, self.config.metric, record.value)
+        return record
+
+    def _keep(self, fit_id: str, fit: FitPaths) -> None:
+        """Keep the model of the best trial so far, and of no other."""
+        store = ModelStore(self.paths.models)
+        store.keep(fit)
+        for other in store.fit_ids():
+            if other != fit_id:
+                store.remove(other)
+
+
+def _chosen(plan: RunPlan, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values as the configuration reads them (text "1e-3" of a YAML file is the number 0.001)."""
+    result = {}
+    for key, value in values.items():
+        found: Any = plan.method_config
+        for part in key.split("."):
+            found = found.get(part, value) if isinstance(found, Mapping) else value
+        result[key] = found
+    return result
+
+
+def _text(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key}={value}" for key, value in values.items())
