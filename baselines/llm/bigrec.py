@@ -17,7 +17,7 @@ from recbench.contracts.errors import UsageError
 from recbench.contracts.examples import Examples, Queries
 from recbench.contracts.method import Method, MethodConfig, RunContext
 from recbench.contracts.rankings import Rankings
-from recbench.llm.grounding import decoding_facts
+from recbench.llm.facts import decoding_facts
 
 
 class BigRec(Method):

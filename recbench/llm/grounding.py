@@ -18,7 +18,6 @@ from typing import Any, Literal
 import numpy as np
 from pydantic import Field
 
-from recbench.artifacts.files import read_json, write_json
 from recbench.contracts.config import StrictModel
 from recbench.contracts.dataset import title_key
 from recbench.contracts.errors import ConfigError, DataError
@@ -27,6 +26,7 @@ from recbench.contracts.method import RunContext
 from recbench.contracts.rankings import Rankings, concat_rankings, rankings_from_scores
 from recbench.llm.background import Background
 from recbench.llm.codec import TitleCodec
+from recbench.llm.facts import write_decoding_facts
 from recbench.llm.generate import GenerationSettings, generate_all
 from recbench.llm.nearest import item_scores, ndcg_of_scores, reweighted
 from recbench.llm.title_space import TitleSpace, open_title_space
@@ -34,7 +34,6 @@ from recbench.llm.writer import TitleWriter
 
 log = logging.getLogger(__name__)
 
-_FACTS = "facts.json"
 # An answer is one line: a tuned model writes a newline and the end token after the title, others may ramble on.
 _STOP = ("\n",)
 _SHOWN_TITLES = 10
@@ -92,7 +91,7 @@ def ground_titles(
 
     Items that share a title are tied; under re-weighting a title is as popular as its items together. The score of a
     place is minus its distance. Texts already written lie in ``folder`` and are not written again; what a reader
-    should know of the whole is left there too (:func:`decoding_facts`).
+    should know of the whole is left there too (:func:`~recbench.llm.facts.decoding_facts`).
 
     Args:
         writer, codec: the fitted model and its prompts.
@@ -150,15 +149,9 @@ def ground_titles(
         "gamma": gamma,
         **choice,
     }
-    write_json(folder / _FACTS, {"grounding": facts})
+    write_decoding_facts(folder, {"grounding": facts})
     records = _records(rankings, texts, space)
     return Rankings(rankings.example_id, rankings.offsets, rankings.items, rankings.scores, records)
-
-
-def decoding_facts(folder: Path) -> dict[str, Any]:
-    """Return what the last decoding in ``folder`` left for the run's summary; nothing where it left nothing."""
-    path = folder / _FACTS
-    return read_json(path) if path.exists() else {}
 
 
 def _distance_blocks(space: TitleSpace, texts: _Texts) -> Iterator[tuple[np.ndarray, np.ndarray]]:
