@@ -271,13 +271,11 @@ def _show_tuning(tuning: dict[str, Any]) -> None:
 
     table = Table("trial", *tuning["chosen"], f"validation {tuning['metric']}", "time", "note")
     for trial in tuning["all_trials"]:
-        note = (
-            "chosen"
-            if trial["number"] == tuning["best_trial"]
-            else f"as trial {trial['repeats']}"
-            if trial["repeats"]
-            else ""
-        )
+        note = (trial["error"] or "").partition(": ")[2].partition("\n")[0][:60]
+        if trial["number"] == tuning["best_trial"]:
+            note = "chosen"
+        elif trial["repeats"]:
+            note = f"as trial {trial['repeats']}"
         value = "failed" if trial["value"] is None else metric_text(trial["value"])
         table.add_row(
             str(trial["number"]), *map(str, trial["chosen"].values()), value,

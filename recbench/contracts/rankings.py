@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from recbench.contracts.errors import ArtifactError
+from recbench.contracts.errors import ArtifactError, TrainingError
 
 
 @dataclass(frozen=True)
@@ -86,11 +86,11 @@ def rankings_from_scores(example_id: np.ndarray, scores: np.ndarray, k: int) -> 
         k: places wanted.
 
     Raises:
-        ArtifactError: a score is NaN.
+        TrainingError: a score is NaN.
     """
     scores = np.asarray(scores, dtype=np.float64)
     if np.isnan(scores).any():
-        raise ArtifactError("The scores of a ranking hold NaN.", "The model diverged: try a lower learning rate.")
+        raise TrainingError("The scores of a ranking hold NaN.", "The model diverged: try a lower learning rate.")
     n_items = scores.shape[1]
     k = min(k, n_items)
     threshold = np.partition(scores, n_items - k, axis=1)[:, n_items - k]
