@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from huggingface_hub import hf_hub_download, try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import cached_file
 
 from recbench.artifacts.files import atomic_path
 from recbench.contracts.errors import ConfigError, DataError, MissingExtraError
@@ -175,14 +176,30 @@ def _pooling(name: str, values: dict[str, Any]) -> Pooling:
 
 
 def _read_json(name: str, file: str, revision: str | None) -> Any:
-    path = cached_file(
-        name,
-        file,
-        revision=revision,
-        _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )
-    return None if path is None else json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read one of an encoder's files; None if it has no such file.
+
+    Raises:
+        DataError: the hub cannot be asked whether it has one. Guessing would make other vectors without a word.
+    """
+    path: str | None = str(Path(name) / file)
+    if not Path(name).is_dir():
+        path = _hub_file(name, file, revision)
+    return json.loads(Path(path).read_text(encoding="utf-8")) if path and Path(path).is_file() else None
+
+
+def _hub_file(name: str, file: str, revision: str | None) -> str | None:
+    cached = try_to_load_from_cache(name, file, revision=revision)
+    if cached is not None:
+        return cached if isinstance(cached, str) else None  # an object that stands for "the hub has none"
+    try:
+        return hf_hub_download(name, file, revision=revision)
+    except LocalEntryNotFoundError as error:
+        raise DataError(
+            f"Whether the sentence encoder {name} has a file {file} is not known here, and the hub cannot be reached.",
+            "Download all of its files where there is a network (hf download).",
+        ) from error
+    except EntryNotFoundError:
+        return None
 
 
 def sentence_vectors(spec: BackboneSpec, texts: Sequence[str], batch_size: int, ctx: RunContext) -> Tensor:

@@ -32,14 +32,14 @@ SHORT = {"width_ratio": 2, "training": {"epochs": 20, "batch_size": 32, "negativ
 
 
 def planted() -> tuple[Examples, ItemCatalog, torch.Tensor]:
-    """Sixty users of one taste each, five items per user; a text vector tells the taste, under much noise."""
+    """Sixty users of one taste each, five items per user; a text vector tells the taste, under noise."""
     rng = np.random.default_rng(0)
     users = np.arange(60)
     own = [u % N_TASTES * PER_TASTE + rng.permutation(PER_TASTE - 1)[:5] for u in users]
     rows = build_examples(users, users, users, [items[:4] for items in own], [items[4] for items in own])
     ids = tuple(f"p{n}" for n in range(N_PLANTED))
     taste = np.eye(N_TASTES)[np.arange(N_PLANTED) // PER_TASTE]
-    vectors = np.concatenate([taste, rng.normal(size=(N_PLANTED, 12)) * 0.3], axis=1).astype(np.float32)
+    vectors = np.concatenate([taste, rng.normal(size=(N_PLANTED, 12)) * 0.1], axis=1).astype(np.float32)
     return rows, ItemCatalog(ids, ids), torch.from_numpy(vectors)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, BertConfig, BertModel, PreTrainedTokenizerFast
 from transformers.models.bert import BertTokenizer
@@ -156,6 +157,21 @@ def test_sentence_encoder_follows_its_own_files(bert_folder: Path, tmp_path: Pat
     sentence_files(folder, "mean_tokens", ["Transformer", "Pooling", "Dense"])
     with pytest.raises(DataError, match="Dense"):
         load_sentence_encoder(BackboneSpec(name=str(folder)), "cpu")
+
+
+def test_how_a_hub_encoder_pools_is_never_guessed(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*args, **kwargs):
+        raise LocalEntryNotFoundError("offline")
+
+    def absent(*args, **kwargs):
+        raise EntryNotFoundError("404")
+
+    monkeypatch.setattr(encoder, "try_to_load_from_cache", lambda *args, **kwargs: None)
+    monkeypatch.setattr(encoder, "hf_hub_download", unreachable)
+    with pytest.raises(DataError, match=r"file modules\.json is not known here"):
+        encoder._sentence_settings("owner/encoder", "abc")
+    monkeypatch.setattr(encoder, "hf_hub_download", absent)
+    assert encoder._sentence_settings("owner/encoder", "abc") == ("mean", True, 256)
 
 
 def test_minilm_that_is_not_installed_or_not_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
