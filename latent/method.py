@@ -6,7 +6,7 @@ Zhang et al., "Reinforced Latent Reasoning for LLM-based Recommendation" (arXiv 
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from recbench.contracts.method import Capabilities, Method, MethodConfig, RunCon
 from recbench.contracts.rankings import Rankings
 from recbench.contracts.seeding import derive_seed
 from recbench.llm.backbone import Backbone, open_backbone
+from recbench.llm.background import Background
 from recbench.llm.codec import TitleCodec
 from recbench.llm.decode import rank_titles
 from recbench.llm.facts import decoding_facts
@@ -46,12 +47,14 @@ class LatentR3(Method):
 
     def __init__(self, config: MethodConfig) -> None:
         super().__init__(config)
+        self.capabilities = replace(type(self).capabilities, max_places=self.config.decoding.max_places)
         self._facts: dict[str, Any] = {}
         self._decoding: dict[str, Any] = {}
 
     def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
         """Fine-tune everything, then LatentRATT alone by LR-GRPO."""
         backbone = open_backbone(train, ctx, self.config.precision)
+        self._background = Background.of(train, valid, len(ctx.catalog))
         warmed_up = ctx.work_dir / "sft-model"
         if warmed_up.is_dir():
             self._restore(warmed_up, ctx)
@@ -73,7 +76,8 @@ class LatentR3(Method):
             settings = settings.model_copy(update={"learning_rate": backbone.sft_learning_rate})
         self._writer = self._build(backbone, ctx)
         self._codec = TitleCodec(backbone.tokenizer, ctx.catalog, self.config.max_prompt_tokens)
-        result = fine_tune(self._writer, self._codec, train, valid, settings, ctx.work_dir / "sft", ctx)
+        folder = ctx.work_dir / "sft"
+        result = fine_tune(self._writer, self._codec, train, valid, settings, folder, ctx, self.config.decoding)
         self._facts = {"sft": {**asdict(result), "learning_rate": settings.learning_rate}}
 
     def _build(self, backbone: Backbone, ctx: RunContext) -> LatentWriter:
@@ -87,16 +91,19 @@ class LatentR3(Method):
         return LatentWriter(lm, attention.to(lm.device, lm.dtype), self.config.thoughts)
 
     def rank(self, queries: Queries, k: int, ctx: RunContext) -> Rankings:
-        """Return the items of the ``decoding.beams`` best titles; ``k`` beyond that cannot be filled."""
+        """Return the items of the titles that the decoding finds (grounding: of those nearest to the text written)."""
         folder = ctx.work_dir / "decode"
-        rankings = rank_titles(self._writer, self._codec, queries, self.config.decoding, folder, ctx)
+        rankings = rank_titles(
+            self._writer, self._codec, queries, self.config.decoding, folder, ctx, k=k, background=self._background
+        )
         self._decoding = decoding_facts(folder)
         return rankings
 
     def save(self, folder: Path) -> None:
-        """Write the language model, its tokenizer, LatentRATT and facts."""
+        """Write the language model, its tokenizer, LatentRATT, facts and background."""
         save_lm(folder, self._writer.lm, self._codec.tokenizer, self._facts)
         save_file(self._writer.attention.state_dict(), folder / _ATTENTION)
+        self._background.save(folder)
 
     @classmethod
     def load(cls, folder: Path, config: MethodConfig, ctx: RunContext) -> LatentR3:
@@ -107,10 +114,16 @@ class LatentR3(Method):
 
     def _restore(self, folder: Path, ctx: RunContext) -> None:
         lm, tokenizer, self._facts = load_lm(folder, ctx)
+        self._background = Background.load(folder)
         attention = LatentAttention(lm.config.hidden_size)
         attention.load_state_dict(load_file(folder / _ATTENTION))
         self._writer = LatentWriter(lm, attention.to(lm.device, lm.dtype), self.config.thoughts).eval()
         self._codec = TitleCodec(tokenizer, ctx.catalog, self.config.max_prompt_tokens)
+
+    def fit_identity(self) -> dict[str, Any]:
+        """Decoding, and so the flavour, is part of it only where it chooses the best epoch of fine-tuning."""
+        left_out = {"flavour"} if self.config.sft.select == "ndcg" else {"flavour", "decoding"}
+        return {"fit": "LatentR3", **self.config.model_dump(mode="json", exclude=left_out)}
 
     def summary(self) -> dict[str, Any]:
         """Return the facts of both stages and of decoding."""

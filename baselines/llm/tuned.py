@@ -41,8 +41,11 @@ class TunedConfig(MethodConfig):
 
     @property
     def fit_identity(self) -> dict[str, Any]:
-        """What determines the fitted model: the decoding is no part of it."""
-        settings = self.model_dump(mode="json", include={"sft", "template", "max_prompt_tokens", "precision"})
+        """What determines the fitted model: the decoding is part of it only where it chooses the best epoch."""
+        names = {"sft", "template", "max_prompt_tokens", "precision"}
+        if self.sft.select == "ndcg":
+            names.add("decoding")
+        settings = self.model_dump(mode="json", include=names)
         return {"fit": "fine-tuned title writer", **settings}
 
 
@@ -71,7 +74,8 @@ class TunedWriter:
             settings = settings.model_copy(update={"learning_rate": backbone.sft_learning_rate})
         writer = TitleWriter(backbone.model)
         codec = _codec(config, backbone.tokenizer, backbone.model, ctx)
-        result = fine_tune(writer, codec, train, valid, settings, ctx.work_dir / "sft", ctx)
+        folder = ctx.work_dir / "sft"
+        result = fine_tune(writer, codec, train, valid, settings, folder, ctx, config.decoding)
         background = Background.of(train, valid, len(ctx.catalog))
         return cls(writer, codec, background, {"sft": {**asdict(result), "learning_rate": settings.learning_rate}})
 

@@ -225,6 +225,8 @@ def _stack(rows: list[Any]) -> dict[str, Tensor]:
 class _NextToken(Objective):
     """Mean next-token loss over packed blocks."""
 
+    divisible = True
+
     def __init__(self, model: Qwen2ForCausalLM) -> None:
         super().__init__()
         self.model = model

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from pydantic import Field
 from torch import Tensor
 
-from recbench.contracts.errors import DataError
+from recbench.contracts.errors import ConfigError, DataError
 from recbench.contracts.examples import Examples
 from recbench.contracts.method import RunContext
-from recbench.contracts.seeding import numpy_rng
+from recbench.contracts.seeding import derive_seed, numpy_rng
+from recbench.llm.background import Background
 from recbench.llm.codec import TitleCodec, split_labels
-from recbench.llm.train import Objective, StageResult, TrainSettings, run_stage
+from recbench.llm.decode import DecodingConfig
+from recbench.llm.lora import LoraSettings, add_lora, merge_lora
+from recbench.llm.objective import Objective
+from recbench.llm.select import validation_ndcg
+from recbench.llm.train import StageResult, TrainSettings, isolated_randomness, run_stage
 from recbench.llm.writer import TitleWriter
 
 log = logging.getLogger(__name__)
@@ -26,7 +33,14 @@ class SftSettings(TrainSettings):
     """Fine-tuning settings; defaults are those of the published D3/LatentR3 code."""
 
     max_rows: int | None = Field(None, ge=1, description="training rows used, drawn at random; unset: all")
-    eval_rows: int | None = Field(None, ge=1, description="validation rows of the early-stopping loss; unset: all")
+    eval_rows: int | None = Field(None, ge=1, description="validation rows of the validation loss; unset: all")
+    select: Literal["loss", "ndcg"] = Field(
+        "loss", description="what chooses the best epoch: validation loss, or NDCG@10 of validation rows as decoded"
+    )
+    select_rows: int | None = Field(
+        500, ge=1, description="validation rows decoded after every epoch with select=ndcg, drawn at random; null: all"
+    )
+    lora: LoraSettings | None = Field(None, description="train low-rank adapters only; null: all weights")
 
 
 class SftObjective(Objective):
@@ -37,10 +51,13 @@ class SftObjective(Objective):
     """
 
     accepts_loss_kwargs = True
+    divisible = True
 
     def __init__(self, writer: TitleWriter) -> None:
         super().__init__()
         self.writer = writer
+        # Guessing any token alike costs ln V.
+        self.diverged_above = 3 * math.log(writer.lm.get_output_embeddings().weight.shape[0])
 
     def forward(
         self, prompt_ids: Tensor, prompt_mask: Tensor, labels: Tensor, num_items_in_batch: Tensor | None = None
@@ -100,8 +117,15 @@ def fine_tune(
     settings: SftSettings,
     folder: Path,
     ctx: RunContext,
+    decoding: DecodingConfig | None = None,
 ) -> StageResult:
-    """Fine-tune all trainable weights of ``writer`` in place, early stopping on the validation loss.
+    """Fine-tune ``writer`` in place and keep the weights of the best epoch on validation rows.
+
+    With ``settings.lora`` only adapters in the language model train, and whatever the writer has beside it; they are
+    merged at the end, so the model is a plain one before and after.
+
+    Args:
+        decoding: how the method makes its lists; needed for ``select=ndcg``.
 
     Raises:
         DataError: there is no usable training row.
@@ -110,8 +134,14 @@ def fine_tune(
     if not train_rows:
         raise DataError("There is no training row with a titled target.", "Check the data set's titles and split.")
     valid_rows = training_rows(valid, codec, settings.eval_rows, ctx.seed, "sft-valid")
-    with ctx.stage("sft"):
-        writer.train()
+    score = None
+    if settings.select == "ndcg":
+        if decoding is None:
+            raise ConfigError("This method cannot choose by select=ndcg.", "Use select=loss.")
+        background = Background.of(train, valid, len(ctx.catalog))
+        rows = settings.select_rows
+        score = validation_ndcg(writer, codec, background, rows, decoding, folder / "select", ctx)
+    with ctx.stage("sft"), _adapted(writer, settings.lora, ctx.seed):
         result = run_stage(
             "sft",
             SftObjective(writer),
@@ -121,6 +151,19 @@ def fine_tune(
             settings,
             folder,
             ctx,
+            score=score,
         )
         writer.eval()
     return result
+
+
+@contextmanager
+def _adapted(writer: TitleWriter, settings: LoraSettings | None, seed: int) -> Iterator[None]:
+    """Inside, the writer's language model has adapters, if any are asked for; afterwards they are merged."""
+    if settings is None:
+        yield
+        return
+    with isolated_randomness(derive_seed(seed, "lora")):
+        adapted = add_lora(writer.lm, settings)
+    yield
+    merge_lora(adapted)

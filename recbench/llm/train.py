@@ -1,37 +1,40 @@
-"""Training loops on ``transformers.Trainer``: checkpoints, resume, accumulation, mixed precision and DDP are its work.
+"""Training stages on ``transformers.Trainer``: checkpoints, resume, accumulation, mixed precision and DDP are its work.
 
-A stage trains an :class:`Objective`. Only parameters that require gradients are stored in checkpoints.
+A stage trains an :class:`~recbench.llm.objective.Objective`. Only parameters that require gradients are stored in
+checkpoints. One process, several (``torchrun``, ``accelerate launch``), and one that had to read less at once for want
+of memory take the same optimizer steps, up to rounding.
 """
 
 from __future__ import annotations
 
-import json
 import math
 import random
-import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from pydantic import Field
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
-from recbench.artifacts.files import atomic_path, write_json
 from recbench.contracts.config import StrictModel
 from recbench.contracts.errors import ConfigError, TrainingError
 from recbench.contracts.method import RunContext
-from recbench.contracts.progress import Bar
-from recbench.contracts.seeding import derive_seed, numpy_rng
+from recbench.contracts.seeding import derive_seed
+from recbench.llm.batches import Collate, Row
+from recbench.llm.checkpoints import History, last_checkpoint, load_trainable, trainable, weights_file
+from recbench.llm.monitor import Evaluation, Meter, Order, Reporter
+from recbench.llm.objective import Objective
+from recbench.llm.trainer import StageTrainer, out_of_memory
 
-_MARKER = "complete"
-_WEIGHTS = "trainable.safetensors"
+__all__ = ["Objective", "StageResult", "TrainSettings", "isolated_randomness", "run_stage"]
+
+LOSS = "loss"
+SCORE = "NDCG@10"
 
 
 class TrainSettings(StrictModel):
@@ -40,12 +43,14 @@ class TrainSettings(StrictModel):
     epochs: float = Field(3, gt=0, description="passes over the rows, at most")
     learning_rate: float | None = Field(None, gt=0, description="peak learning rate; unset: the backbone's default")
     batch_size: int = Field(128, ge=1, description="rows per optimizer step, over all processes")
-    micro_batch_size: int = Field(16, ge=1, description="rows per forward pass and process")
+    micro_batch_size: int = Field(
+        16, ge=1, description="rows of like length that stay together, per forward pass and process (memory permitting)"
+    )
     warmup_steps: int = Field(20, ge=0, description="optimizer steps of linear warm-up, at most a third")
     schedule: Literal["linear", "cosine", "constant_with_warmup"] = Field("linear", description="after the warm-up")
     weight_decay: float = Field(0.0, ge=0, description="AdamW's weight decay")
     max_grad_norm: float = Field(1.0, ge=0, description="gradients are clipped to this L2 norm; 0: not at all")
-    patience: int | None = Field(1, ge=1, description="evaluations without a better loss before it stops; null: never")
+    patience: int | None = Field(1, ge=1, description="evaluations without a gain before it stops; null: never")
     checkpoint_steps: int = Field(200, ge=1, description="optimizer steps between checkpoints for resuming")
     log_steps: int = Field(10, ge=1, description="optimizer steps between lines of train.jsonl")
 
@@ -56,54 +61,35 @@ class StageResult:
 
     Attributes:
         steps: optimizer steps taken.
-        best_step, best_loss: the evaluation whose weights were kept; None where nothing was evaluated.
+        best_step, best_loss: the evaluation whose weights were kept, and its validation loss; None where nothing was
+            evaluated.
         stopped_early: whether patience ended it.
+        best_ndcg: its validation NDCG@10, where that was measured.
+        trainable_parameters: how many numbers were trained.
+        rows_per_pass: rows of a forward pass at the end: fewer than a micro-batch where memory was short.
     """
 
     steps: int
     best_step: int | None
     best_loss: float | None
     stopped_early: bool
-
-
-class Objective(nn.Module):
-    """A module whose ``forward(**batch)`` returns ``{"loss": scalar}``.
-
-    Attributes:
-        accepts_loss_kwargs: whether ``forward`` takes ``num_items_in_batch``, the labels of the whole optimizer step,
-            and divides by it; otherwise micro-batches are averaged.
-        step: optimizer steps done so far, kept by the stage and right after a resume too.
-    """
-
-    accepts_loss_kwargs = False
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.step = 0
-        self._notes: dict[str, list[Tensor]] = {}
-
-    def note(self, name: str, value: Tensor) -> None:
-        """Add a scalar to the next line of ``train.jsonl``, where the mean of all notes since the last line stands."""
-        self._notes.setdefault(name, []).append(value.detach())
-
-    def take_notes(self) -> dict[str, float]:
-        """Return the means of all notes and forget them."""
-        means = {name: float(torch.stack(values).mean()) for name, values in self._notes.items()}
-        self._notes.clear()
-        return means
+    best_ndcg: float | None
+    trainable_parameters: int
+    rows_per_pass: int
 
 
 def run_stage(
     name: str,
     objective: Objective,
-    train: Sequence[Mapping[str, Any]],
-    valid: Sequence[Mapping[str, Any]] | None,
-    collate: Callable[[list[Mapping[str, Any]]], dict[str, Tensor]],
+    train: Sequence[Row],
+    valid: Sequence[Row] | None,
+    collate: Collate,
     settings: TrainSettings,
     folder: Path,
     ctx: RunContext,
     drop_last: bool = False,
     repeats: int = 1,
+    score: Callable[[int], float] | None = None,
 ) -> StageResult:
     """Train ``objective`` in place; resume from ``folder`` if an earlier attempt left checkpoints there.
 
@@ -116,43 +102,90 @@ def run_stage(
         folder: for checkpoints and the evaluation history.
         drop_last: whether an incomplete last batch is left out.
         repeats: optimizer steps taken in a row on the same rows; more than one needs as many rows as make whole steps.
+        score: returns the validation NDCG@10 of the weights after the optimizer step that it is given; where it is
+            given, it and not the loss decides which weights are best. One of several processes calls it.
 
     Raises:
-        TrainingError: the loss is not finite.
+        TrainingError: the loss is not finite or far too large, or memory is short even for the smallest pass.
         ConfigError: the batch size does not divide into micro-batches.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    arguments = _arguments(settings, len(train) * repeats, folder, ctx, bool(valid), drop_last)
-    resume_from = _last_checkpoint(folder)
-    steps_done = int(resume_from.name.rsplit("-", 1)[1]) if resume_from else 0
-    history = _History(folder, steps_done)
+    arguments = _arguments(settings, len(train) * repeats, folder, ctx, drop_last)
+    writes = arguments.process_index == 0
+    checkpoint, steps_done = last_checkpoint(folder, clean=writes)
+    history = History(folder, steps_done, SCORE if score else LOSS, higher_is_better=bool(score), writes=writes)
     with isolated_randomness(derive_seed(ctx.seed, name)):
-        trainer = _StageTrainer(
-            model=objective,
-            args=arguments,
-            train_dataset=_Rows(train),
-            eval_dataset=_Rows(valid) if valid else None,
-            data_collator=collate,
-        )
-        trainer.repeats = repeats
-        # An objective returns its loss whatever its inputs are called.
-        trainer.can_return_loss = True
-        total = math.ceil(_steps_per_epoch(trainer) * settings.epochs)
+        meter = Meter()
+        trainer = StageTrainer(objective, arguments, name, train, collate, meter, repeats)
+        per_epoch = trainer.batches.steps
+        total = math.ceil(per_epoch * settings.epochs)
         with ctx.progress.bar(name, total, done=steps_done) as bar:
             # Trainer prints its logs to stdout, which belongs to results.
             trainer.remove_callback(PrinterCallback)
-            trainer.add_callback(_Reporter(name, objective, ctx, bar))
+            trainer.add_callback(Order(trainer.batches))
+            trainer.add_callback(Reporter(name, objective, meter, trainer.total_over_processes, ctx, bar))
+            ended = False
             if valid:
-                trainer.add_callback(_KeepBest(history, settings.patience))
-            trainer.train(resume_from_checkpoint=str(resume_from) if resume_from else None)
-    if history.best is not None:
-        _load_trainable(objective, history.weights)
+                evaluation = _evaluation(trainer, valid, score, history, settings.patience, ctx)
+                trainer.add_callback(evaluation)
+                if checkpoint and (steps_done % per_epoch == 0 or steps_done == total):
+                    # It was stopped at the end of an epoch, before or after its evaluation.
+                    load_trainable(objective, weights_file(checkpoint))
+                    ended = evaluation.at(steps_done)
+            if not ended:
+                _train(trainer, name, str(checkpoint) if checkpoint else None)
+                steps_done = trainer.state.global_step
+    best = history.best
+    if best is not None:
+        trainer.accelerator.wait_for_everyone()
+        load_trainable(objective, history.weights)
     return StageResult(
-        steps=trainer.state.global_step,
-        best_step=history.best[0] if history.best else None,
-        best_loss=history.best[1] if history.best else None,
-        stopped_early=trainer.state.global_step < total,
+        steps=steps_done,
+        best_step=int(best["step"]) if best else None,
+        best_loss=best[LOSS] if best else None,
+        stopped_early=steps_done < total,
+        best_ndcg=best.get(SCORE) if best else None,
+        trainable_parameters=sum(weight.numel() for weight in trainable(objective).values()),
+        rows_per_pass=trainer.rows_per_pass,
     )
+
+
+def _train(trainer: StageTrainer, name: str, checkpoint: str | None) -> None:
+    try:
+        trainer.train(resume_from_checkpoint=checkpoint)
+    except RuntimeError as error:
+        if not out_of_memory(error):
+            raise
+        raise TrainingError(
+            f"The {name} stage ran out of memory outside a forward pass (in the optimizer, most likely): {error}",
+            "Train with LoRA (sft.lora), or take a smaller backbone.",
+        ) from error
+
+
+def _evaluation(
+    trainer: StageTrainer,
+    valid: Sequence[Row],
+    score: Callable[[int], float] | None,
+    history: History,
+    patience: int | None,
+    ctx: RunContext,
+) -> Evaluation:
+    writes = trainer.args.process_index == 0
+
+    def measure(step: int) -> dict[str, float]:
+        values = {LOSS: trainer.mean_loss(valid)}
+        if score:
+            # One process decodes, all get its value.
+            ours = score(step) if writes else 0.0
+            values[SCORE] = float(trainer.total_over_processes(torch.tensor(ours, dtype=torch.float64)))
+        return values
+
+    def tell(step: int, values: dict[str, float]) -> None:
+        if writes:
+            record = {"stage": trainer.name, "step": step, "eval_loss": values[LOSS]}
+            ctx.log({**record, f"valid/{SCORE}": values[SCORE]} if SCORE in values else record)
+
+    return Evaluation(measure, history, trainer.objective, patience, tell)
 
 
 @contextmanager
@@ -172,7 +205,7 @@ def isolated_randomness(seed: int) -> Iterator[None]:
 
 
 def _arguments(
-    settings: TrainSettings, n_rows: int, folder: Path, ctx: RunContext, evaluates: bool, drop_last: bool
+    settings: TrainSettings, n_rows: int, folder: Path, ctx: RunContext, drop_last: bool
 ) -> TrainingArguments:
     if settings.learning_rate is None:
         raise ValueError("run_stage needs settings with a learning rate.")
@@ -186,15 +219,13 @@ def _arguments(
         lr_scheduler_type=settings.schedule,
         weight_decay=settings.weight_decay,
         max_grad_norm=settings.max_grad_norm,
-        eval_strategy="epoch" if evaluates else "no",
-        prediction_loss_only=True,
+        eval_strategy="no",
         save_strategy="steps",
         save_steps=settings.checkpoint_steps,
         save_total_limit=2,
         logging_steps=settings.log_steps,
         logging_nan_inf_filter=False,
         dataloader_drop_last=drop_last,
-        dataloader_pin_memory=ctx.device != "cpu",
         remove_unused_columns=False,
         label_names=[],
         use_cpu=ctx.device == "cpu",
@@ -214,213 +245,3 @@ def _arguments(
     # One process uses one device; several devices are used through accelerate launch, never through DataParallel.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments
-
-
-def _steps_per_epoch(trainer: Trainer) -> int:
-    batches = len(trainer.get_train_dataloader())
-    return max(1, math.ceil(batches / trainer.args.gradient_accumulation_steps))
-
-
-def _last_checkpoint(folder: Path) -> Path | None:
-    """Return the newest checkpoint that was written to its end; delete those that were not."""
-    complete = []
-    for checkpoint in folder.glob("checkpoint-*"):
-        if (checkpoint / _MARKER).exists():
-            complete.append(checkpoint)
-        else:
-            shutil.rmtree(checkpoint)
-    return max(complete, key=lambda path: int(path.name.rsplit("-", 1)[1]), default=None)
-
-
-def _trainable(module: nn.Module) -> dict[str, Tensor]:
-    return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
-
-
-def _load_trainable(module: nn.Module, path: Path) -> None:
-    parameters = _trainable(module)
-    stored = load_file(path)
-    if stored.keys() != parameters.keys():
-        raise TrainingError(f"{path} was written for another model.", "Delete the run's work folder and run again.")
-    with torch.no_grad():
-        for name, tensor in stored.items():
-            parameters[name].copy_(tensor)
-
-
-class _Rows(torch.utils.data.Dataset):
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        self.rows = rows
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> Mapping[str, Any]:
-        return self.rows[index]
-
-
-class _LengthBuckets(torch.utils.data.Sampler[int]):
-    """A new random order every epoch in which the rows of a batch have like lengths, so that little is padding.
-
-    The order depends on the seed and the epoch alone, so a stage that is resumed inside an epoch goes on with the
-    batches it would have had.
-    """
-
-    _BATCHES_PER_POOL = 50
-
-    def __init__(self, rows: Sequence[Mapping[str, Any]], batch_size: int, seed: int) -> None:
-        self.lengths = np.array([len(row["input_ids"]) for row in rows])
-        self.batch_size = batch_size
-        self.seed = seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order; the dataloader calls this."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __iter__(self) -> Iterator[int]:
-        rng = numpy_rng(self.seed, "order", self.epoch)
-        pool = self.batch_size * self._BATCHES_PER_POOL
-        order = rng.permutation(len(self.lengths))
-        pools = [order[start : start + pool] for start in range(0, len(order), pool)]
-        ordered = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in pools])
-        # Only whole batches change places, so the incomplete one stays last.
-        n_whole = len(ordered) // self.batch_size
-        batches = ordered[: n_whole * self.batch_size].reshape(n_whole, self.batch_size)
-        yield from batches[rng.permutation(n_whole)].ravel().tolist()
-        yield from ordered[n_whole * self.batch_size :].tolist()
-
-
-class _Repeated(torch.utils.data.Sampler[int]):
-    """The order of another sampler in which every block of ``size`` rows comes ``times`` times in a row."""
-
-    def __init__(self, order: _LengthBuckets, size: int, times: int) -> None:
-        self.order = order
-        self.size = size
-        self.times = times
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order; the dataloader calls this."""
-        self.order.set_epoch(epoch)
-
-    def __len__(self) -> int:
-        return len(self.order) * self.times
-
-    def __iter__(self) -> Iterator[int]:
-        rows = list(self.order)
-        for start in range(0, len(rows), self.size):
-            for _ in range(self.times):
-                yield from rows[start : start + self.size]
-
-
-class _StageTrainer(Trainer):
-    """Stores trainable parameters only, as safetensors, and marks a checkpoint once it is whole.
-
-    Attributes:
-        repeats: optimizer steps in a row on the same rows.
-    """
-
-    repeats = 1
-
-    def _get_train_sampler(self, train_dataset: Any = None) -> torch.utils.data.Sampler[int]:
-        rows, micro_batch_size = self.train_dataset.rows, self.args.per_device_train_batch_size
-        order = _LengthBuckets(rows, micro_batch_size, self.args.seed)
-        if self.repeats == 1:
-            return order
-        step = micro_batch_size * self.args.world_size * self.args.gradient_accumulation_steps
-        return _Repeated(order, step, self.repeats)
-
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
-        target = Path(output_dir or self.args.output_dir)
-        target.mkdir(parents=True, exist_ok=True)
-        save_file(_trainable(self.accelerator.unwrap_model(self.model)), target / _WEIGHTS)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        _load_trainable(self.model, Path(resume_from_checkpoint) / _WEIGHTS)
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        super()._save_checkpoint(model, trial)
-        if self.args.should_save:
-            checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            with atomic_path(checkpoint / _MARKER):
-                pass
-
-
-class _Reporter(TrainerCallback):
-    """Passes on logs and progress, and stops a run whose loss is not a number."""
-
-    def __init__(self, stage: str, objective: Objective, ctx: RunContext, bar: Bar) -> None:
-        self.stage = stage
-        self.objective = objective
-        self.ctx = ctx
-        self.bar = bar
-
-    def on_step_begin(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.objective.step = state.global_step
-
-    def on_step_end(self, args: Any, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.bar.advance()
-
-    def on_log(self, args: Any, state: TrainerState, control: TrainerControl, logs: Any = None, **_: Any) -> None:
-        record: dict[str, Any] = {"stage": self.stage, "step": state.global_step}
-        record.update({key: float(value) for key, value in (logs or {}).items() if _is_number(value)})
-        record.update(self.objective.take_notes())
-        wrong = [key for key in ("loss", "grad_norm", "eval_loss") if not math.isfinite(record.get(key, 0.0))]
-        if wrong:
-            self.ctx.log({key: str(value) for key, value in record.items()})
-            raise TrainingError(
-                f"The {self.stage} stage's {wrong[0]} is not finite at step {state.global_step}.",
-                "Lower the learning rate or the gradient norm limit; the last good checkpoint was kept.",
-            )
-        self.ctx.log(record)
-        if "loss" in record:
-            self.bar.note(f"loss {record['loss']:.4f}")
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-class _History:
-    """Evaluations so far and the best weights, on disk, so that a resumed stage ends like an undisturbed one."""
-
-    def __init__(self, folder: Path, steps_done: int) -> None:
-        self.path = folder / "evaluations.json"
-        self.weights = folder / "best.safetensors"
-        stored = json.loads(self.path.read_text()) if self.path.exists() else []
-        # Evaluations after the checkpoint will be repeated.
-        self.evaluations: list[tuple[int, float]] = [(s, v) for s, v in stored if s <= steps_done]
-
-    @property
-    def best(self) -> tuple[int, float] | None:
-        """The step and loss of the best evaluation, the earliest among equals."""
-        return min(self.evaluations, key=lambda entry: (entry[1], entry[0]), default=None)
-
-    def add(self, step: int, loss: float, module: nn.Module) -> None:
-        """Note one evaluation; keep the weights if it is the best."""
-        if any(step == known for known, _ in self.evaluations):
-            return
-        self.evaluations.append((step, loss))
-        if self.best == (step, loss):
-            with atomic_path(self.weights) as temporary:
-                save_file(_trainable(module), temporary)
-        write_json(self.path, self.evaluations)
-
-    def without_gain(self) -> int:
-        """Return how many evaluations in a row ended without a better loss."""
-        best = self.best
-        return 0 if best is None else sum(step > best[0] for step, _ in self.evaluations)
-
-
-class _KeepBest(TrainerCallback):
-    def __init__(self, history: _History, patience: int | None) -> None:
-        self.history = history
-        self.patience = patience
-
-    def on_evaluate(
-        self, args: Any, state: TrainerState, control: TrainerControl, metrics: Any = None, model: Any = None, **_: Any
-    ) -> None:
-        self.history.add(state.global_step, float(metrics["eval_loss"]), model)
-        if self.patience is not None and self.history.without_gain() >= self.patience:
-            control.should_training_stop = True

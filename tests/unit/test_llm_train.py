@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from recbench.contracts.errors import ConfigError, TrainingError
 from recbench.contracts.method import RunContext
@@ -23,19 +24,39 @@ SETTINGS = TrainSettings(
 
 
 class Regression(Objective):
-    """A linear model; one weight is frozen."""
+    """A linear model; one weight is frozen.
 
-    def __init__(self, fail_at: int | None = None) -> None:
+    Args:
+        fail_at: it is interrupted in this step.
+        poison_at: its loss is ``poison`` in this step.
+        room: more rows in a forward pass do not fit into memory; the pass breaks off behind its gradients.
+    """
+
+    divisible = True
+
+    def __init__(
+        self, fail_at: int | None = None, poison_at: int | None = None, poison: float = float("nan"), room: int = 99
+    ) -> None:
         super().__init__()
         self.weight = torch.nn.Parameter(torch.zeros(3))
         self.frozen = torch.nn.Parameter(torch.ones(3), requires_grad=False)
         self.fail_at = fail_at
+        self.poison_at = poison_at
+        self.poison = poison
+        self.room = room
+        self.passes: list[int] = []
 
     def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
         if self.fail_at is not None and self.training and self.step >= self.fail_at:
             raise KeyboardInterrupt
+        self.passes.append(len(x))
         self.note("weight_norm", self.weight.norm())
-        return {"loss": ((x @ self.weight - y) ** 2).mean()}
+        loss = ((x @ self.weight - y) ** 2).mean()
+        if len(x) > self.room:
+            if self.training:
+                loss.backward()
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 7 GiB.")
+        return {"loss": loss * self.poison if self.step == self.poison_at else loss}
 
 
 def rows(n: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -88,7 +109,7 @@ def test_patience_stops_and_the_best_weights_come_back(tmp_path: Path) -> None:
     objective = Regression()
     result = train(objective, tmp_path, settings=settings)
     stored = json.loads((tmp_path / "stage" / "evaluations.json").read_text())
-    assert result.best_loss == min(loss for _, loss in stored)
+    assert result.best_loss == min(entry["loss"] for entry in stored)
     assert result.stopped_early == (len(stored) < 10)
     with torch.no_grad():
         loss = float(objective.eval()(**collate(rows(8, 1)))["loss"])
@@ -99,8 +120,129 @@ def test_a_loss_that_is_not_finite_stops_with_advice(tmp_path: Path) -> None:
     objective = Regression()
     with torch.no_grad():
         objective.weight[0] = float("nan")
-    with pytest.raises(TrainingError, match=r"not finite at step 1(.|\n)*learning rate"):
+    with pytest.raises(TrainingError, match=r"not finite at step 1: nan (.|\n)*Lower the learning rate"):
         train(objective, tmp_path)
+
+
+def test_a_bad_loss_between_two_log_lines_stops_before_the_optimizer_and_names_the_kept_checkpoint(
+    tmp_path: Path,
+) -> None:
+    objective = Regression(poison_at=12)
+    with pytest.raises(TrainingError, match=r"not finite at step 13: nan(.|\n)*kept in \S*checkpoint-10"):
+        train(objective, tmp_path, settings=SETTINGS.model_copy(update={"log_steps": 1000}))
+    assert torch.isfinite(objective.weight).all()
+    kept = load_file(tmp_path / "stage" / "checkpoint-10" / "trainable.safetensors")
+    assert torch.isfinite(kept["weight"]).all()
+
+
+def test_a_loss_beyond_all_reason_stops_too(tmp_path: Path) -> None:
+    objective = Regression(poison_at=3, poison=1e6)
+    objective.diverged_above = 1e4
+    with pytest.raises(TrainingError, match=r"above 1e\+04, far too large, at step 4(.|\n)*no checkpoint yet"):
+        train(objective, tmp_path)
+
+
+def test_short_memory_halves_the_pass_and_not_the_step(tmp_path: Path, caplog) -> None:
+    settings = SETTINGS.model_copy(update={"batch_size": 16, "micro_batch_size": 8, "warmup_steps": 0})
+    roomy, narrow, log = Regression(), Regression(room=3), []
+    expected = train(roomy, tmp_path / "a", settings=settings)
+    result = train(narrow, tmp_path / "b", log, settings)
+    torch.testing.assert_close(narrow.weight, roomy.weight, atol=1e-6, rtol=1e-5)
+    assert result.steps == expected.steps == 9
+    assert result.best_loss == pytest.approx(expected.best_loss, rel=1e-5)
+    assert (expected.rows_per_pass, result.rows_per_pass) == (8, 2)
+    assert "2 rows in a forward pass instead of 8" in caplog.text
+    assert "still has 16 rows" in caplog.text
+    # Two attempts that broke off, and nothing larger after them.
+    assert narrow.passes[:2] == [8, 4]
+    assert max(narrow.passes[2:]) == 2
+
+
+def test_a_resumed_stage_remembers_how_much_memory_it_has(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"batch_size": 8, "micro_batch_size": 4})
+    expected = Regression(room=2)
+    train(expected, tmp_path / "a", settings=settings)
+    with pytest.raises(KeyboardInterrupt):
+        train(Regression(room=2, fail_at=8), tmp_path / "b", settings=settings)
+    resumed = Regression(room=2)
+    train(resumed, tmp_path / "b", settings=settings)
+    assert max(resumed.passes) == 2
+    assert torch.equal(resumed.weight, expected.weight)
+
+
+@pytest.mark.parametrize(("divisible", "room"), [(True, 0), (False, 1)])
+def test_memory_that_is_short_for_the_smallest_pass_is_a_clear_error(tmp_path: Path, divisible, room) -> None:
+    objective = Regression(room=room)
+    objective.divisible = divisible
+    with pytest.raises(TrainingError, match=r"out of memory with [12] rows(.|\n)*shorter prompts"):
+        train(objective, tmp_path)
+
+
+def test_memory_that_is_short_in_the_evaluation_is_halved_too(tmp_path: Path) -> None:
+    class Greedy(Regression):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+            self.room = 99 if self.training else 1
+            return super().forward(x, y)
+
+    roomy, greedy = Regression(), Greedy()
+    settings = SETTINGS.model_copy(update={"epochs": 1})
+    expected, result = (train(o, tmp_path / str(i), settings=settings) for i, o in enumerate((roomy, greedy)))
+    assert result.best_loss == pytest.approx(expected.best_loss, rel=1e-5)
+
+
+def test_another_runtime_error_is_not_taken_for_short_memory(tmp_path: Path) -> None:
+    class Broken(Regression):
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> dict[str, torch.Tensor]:
+            raise RuntimeError("a bug")
+
+    with pytest.raises(RuntimeError, match="a bug"):
+        train(Broken(), tmp_path)
+
+
+def test_logs_say_how_fast_it_goes_and_what_is_padding(tmp_path: Path) -> None:
+    log: list[dict[str, Any]] = []
+    train(Regression(), tmp_path, log, SETTINGS.model_copy(update={"epochs": 1, "log_steps": 10}))
+    line = next(record for record in log if "loss" in record)
+    assert {"grad_norm", "learning_rate", "tokens_per_s"} <= line.keys()
+    assert line["tokens_per_s"] > 0
+    # Lengths 1 to 5, sorted before they are cut into pairs: 8 rows each of 1 .. 5 tokens leave nothing to pad.
+    assert line["padding"] == 0
+
+
+@pytest.mark.parametrize("evaluated", [False, True])
+def test_a_stage_that_was_killed_at_the_end_of_an_epoch_ends_the_same(tmp_path: Path, evaluated: bool) -> None:
+    """Its checkpoint was written, and its evaluation was just not done yet, or done and the stage over by patience."""
+    settings = SETTINGS.model_copy(update={"learning_rate": 3.0, "epochs": 10, "schedule": "constant_with_warmup"})
+    undisturbed = Regression()
+    expected = train(undisturbed, tmp_path / "a", settings=settings)
+    assert expected.stopped_early
+    assert expected.steps % settings.checkpoint_steps == 0
+    evaluations = tmp_path / "b" / "stage" / "evaluations.json"
+    train(Regression(), tmp_path / "b", settings=settings)
+    if not evaluated:
+        evaluations.write_text(json.dumps(json.loads(evaluations.read_text())[:-1]))
+    resumed = Regression()
+    assert train(resumed, tmp_path / "b", settings=settings) == expected
+    assert torch.equal(resumed.weight, undisturbed.weight)
+
+
+def test_a_score_chooses_the_best_weights_in_place_of_the_loss(tmp_path: Path) -> None:
+    asked: list[int] = []
+
+    def score(step: int) -> float:
+        asked.append(step)
+        return {10: 0.2, 20: 0.5, 30: 0.5}[step]
+
+    log: list[dict[str, Any]] = []
+    settings = SETTINGS.model_copy(update={"patience": 2})
+    result = run_stage(
+        "fit", Regression(), rows(40), rows(8, 1), collate, settings, tmp_path, context(tmp_path, log), score=score
+    )
+    assert asked == [10, 20, 30]
+    assert (result.best_step, result.best_ndcg) == (20, 0.5)
+    assert [record["valid/NDCG@10"] for record in log if "eval_loss" in record] == [0.2, 0.5, 0.5]
+    losses = {record["step"]: record["eval_loss"] for record in log if "eval_loss" in record}
+    assert result.best_loss == losses[20] > losses[30]
 
 
 def test_batch_that_does_not_divide_is_refused(tmp_path: Path) -> None:
