@@ -44,11 +44,7 @@ class CotRl(Cot):
         if settings.learning_rate is None:
             settings = settings.model_copy(update={"learning_rate": backbone.rl_learning_rate})
         self._use(backbone.model, backbone.tokenizer, ctx)
-        lm, dtype = self._writer.lm, self._writer.lm.dtype
-        # Steps of 1e-5 are lost in bfloat16's rounding.
-        lm.float()
         result, groups = reinforce_reasoning(self._writer, self._codec, train, settings, ctx.work_dir / "rl", ctx)
-        lm.to(dtype)
         self._fit_facts = {"rl": {**asdict(result), **groups, "learning_rate": settings.learning_rate}}
 
     def save(self, folder: Path) -> None:

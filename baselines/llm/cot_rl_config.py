@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from recbench.llm.lora import LoraSettings
 from recbench.llm.rl import GrpoSettings
 
 
@@ -33,6 +34,7 @@ class CotRlSettings(GrpoSettings):
     updates: int = Field(
         1, ge=1, description="optimizer steps on each rollout; with 1 the ratio is 1 and nothing is ever clipped"
     )
+    lora: LoraSettings | None = Field(None, description="train low-rank adapters only; null: all weights, in float32")
     micro_batch_size: int = Field(4, ge=1, description="prompts per forward pass and process")
     warmup_steps: int = Field(10, ge=0, description="optimizer steps of linear warm-up, at most a third")
     checkpoint_steps: int = Field(10, ge=1, description="optimizer steps between checkpoints for resuming")

@@ -54,17 +54,16 @@ class Reading:
 
 @dataclass(frozen=True)
 class Experience:
-    """What is kept of one rollout of G prompts while it is learned from.
+    """What is kept of one prompt's rollout while it is learned from.
 
     Attributes:
-        ids, mask: int64 (R, T), the completions.
-        old_logprobs: (R, T), under the model that wrote them.
-        reference_logprobs: (R, T), under the starting model; None without KL.
-        advantages: (R,).
+        tokens: the K completions.
+        old_logprobs: float32 (K, T), under the model that wrote them; 0 where padded.
+        reference_logprobs: float32 (K, T), under the starting model; None without KL.
+        advantages: float32 (K,).
     """
 
-    ids: Tensor
-    mask: Tensor
+    tokens: list[list[int]]
     old_logprobs: Tensor
     reference_logprobs: Tensor | None
     advantages: Tensor
@@ -82,10 +81,16 @@ class ReasoningPolicy(Objective):
         codec: of prompts, titles and end tokens.
         settings: of the stage.
         seed: of sampling: a draw depends on it, the rollout's number, the example and the sample alone.
-        count: called with the optimizer step and the number of prompts, and of those with equal rewards, of a new
-            rollout.
+        count: called once for every new rollout with the optimizer step, the number of prompts and the number of
+            those with equal rewards.
         log: called with a record of one sampled text of each logged step.
+
+    Attributes:
+        experiences: what the rollout under way is learned from, by example id.
     """
+
+    # A prompt's loss depends on its own samples alone.
+    divisible = True
 
     def __init__(
         self,
@@ -107,7 +112,7 @@ class ReasoningPolicy(Objective):
         self._log = log
         self._shown_step = -1
         self._rollout = -1
-        self._experiences: dict[tuple[int, ...], Experience] = {}
+        self.experiences: dict[int, Experience] = {}
 
     def forward(self, prompt_ids: Tensor, prompt_mask: Tensor, example_id: Tensor, target: Tensor) -> dict[str, Tensor]:
         """Return the loss of G prompts: the clipped policy loss + beta KL(policy || starting model).
@@ -121,39 +126,41 @@ class ReasoningPolicy(Objective):
         self.writer.eval()
         if self._rollout != self.step // settings.updates:
             self._rollout = self.step // settings.updates
-            self._experiences.clear()
+            self.experiences.clear()
         prefix = self.writer.read(prompt_ids, prompt_mask)
-        key = tuple(example_id.tolist())
-        past = self._experiences.get(key)
-        if past is None:
-            generated = self._sample(prefix, example_id)
-            ids, mask = _padded(generated.tokens, prompt_ids.device)
-            reading = read_completions(self.writer, prefix.repeat(settings.samples), ids, mask, settings.temperature)
-            rewards = self._rewards(generated, reading, example_id, target)
-            past = self._experiences[key] = Experience(
-                ids,
-                mask,
-                reading.logprobs.detach(),
-                self._reference_logprobs(prompt_ids, prompt_mask, ids, mask),
-                group_advantage(rewards).flatten(),
-            )
-        else:
-            shared = prefix.repeat(settings.samples)
-            reading = read_completions(self.writer, shared, past.ids, past.mask, settings.temperature)
-        return {"loss": self._loss(reading.logprobs, past)}
+        examples = example_id.tolist()
+        if all(example in self.experiences for example in examples):
+            past = [self.experiences[example] for example in examples]
+            ids, mask = _padded([row for experience in past for row in experience.tokens], prompt_ids.device)
+            return {"loss": self._loss(self._read(prefix, ids, mask).logprobs, mask, past)}
+        generated = self._sample(prefix, examples)
+        ids, mask = _padded(generated.tokens, prompt_ids.device)
+        reading = self._read(prefix, ids, mask)
+        rewards = self._rewards(generated, reading, target.tolist())
+        reference = self._reference_logprobs(prompt_ids, prompt_mask, ids, mask)
+        past = _experiences(generated.tokens, reading.logprobs.detach(), reference, group_advantage(rewards))
+        self.experiences.update(zip(examples, past, strict=True))
+        self._tell(generated, rewards, examples[0], int(target[0]))
+        return {"loss": self._loss(reading.logprobs, mask, past)}
 
-    def _loss(self, logprobs: Tensor, past: Experience) -> Tensor:
-        arguments = (logprobs, past.old_logprobs, past.advantages, past.mask)
+    def _read(self, prefix: Prefix, ids: Tensor, mask: Tensor) -> Reading:
+        return read_completions(self.writer, prefix.repeat(self.settings.samples), ids, mask, self.settings.temperature)
+
+    def _loss(self, logprobs: Tensor, mask: Tensor, past: Sequence[Experience]) -> Tensor:
+        width = mask.shape[1]
+        advantages = torch.cat([experience.advantages for experience in past])
+        arguments = (logprobs, _joined([experience.old_logprobs for experience in past], width), advantages, mask)
         clips = (self.settings.clip_low, self.settings.clip_high)
         loss = policy_loss(*arguments, *clips)
         self.note("clip_fraction", clip_fraction(*arguments, *clips))
-        if past.reference_logprobs is not None:
-            penalty = kl_penalty(logprobs, past.reference_logprobs, past.mask)
+        reference = [experience.reference_logprobs for experience in past if experience.reference_logprobs is not None]
+        if reference:
+            penalty = kl_penalty(logprobs, _joined(reference, width), mask)
             self.note("kl", penalty)
             loss = loss + self.settings.beta * penalty
         return loss
 
-    def _sample(self, prefix: Prefix, example_id: Tensor) -> Generated:
+    def _sample(self, prefix: Prefix, examples: Sequence[int]) -> Generated:
         """Write K completions of each prompt; rows of a prompt stand together.
 
         With the reward of texts a row ends with the answer's line; with the reward of perplexity it ends as stage A
@@ -162,7 +169,7 @@ class ReasoningPolicy(Objective):
         settings = self.settings
         keys = [
             ("rollout", self._rollout, "example", example, sample)
-            for example in example_id.tolist()
+            for example in examples
             for sample in range(settings.samples)
         ]
         judges_text = settings.reward == "match+format"
@@ -187,25 +194,13 @@ class ReasoningPolicy(Objective):
             shared = writer.eval().read(prompt_ids, prompt_mask).repeat(self.settings.samples)
             return read_completions(writer, shared, ids, mask, self.settings.temperature).logprobs
 
-    def _rewards(self, generated: Generated, reading: Reading, example_id: Tensor, target: Tensor) -> Tensor:
-        """Return float32 (G, K), and note what the completions are like."""
-        items = target.tolist()
+    def _rewards(self, generated: Generated, reading: Reading, items: Sequence[int]) -> Tensor:
+        """Return float32 (G, K)."""
         if self.settings.reward == "perplexity":
             rewards = self._perplexity_rewards(generated, reading, items)
-            self.note("log_perplexity", (-rewards).log().mean())
-            self.note("header_rate", _share([finish == RESPONSE_HEADER for finish in generated.finish]))
         else:
-            rewards = self._text_rewards(generated, items).to(target.device)
-        rewards = rewards.unflatten(0, (len(items), -1))
-        equal = equal_rewards(rewards)
-        self._count(self.step, len(equal), int(equal.sum()))
-        self.note("reward", rewards.mean())
-        self.note("reward_std", rewards.std(dim=1).mean())
-        self.note("zero_variance_rate", equal.float().mean())
-        self.note("completion_tokens", torch.from_numpy(generated.n_tokens).float().mean())
-        self.note("truncation_rate", torch.from_numpy(generated.truncated).float().mean())
-        self._show(generated, int(example_id[0]), items[0], float(rewards[0, 0]))
-        return rewards
+            rewards = self._text_rewards(generated, items).to(reading.mask.device)
+        return rewards.unflatten(0, (len(items), -1))
 
     def _text_rewards(self, generated: Generated, items: Sequence[int]) -> Tensor:
         """Return float32 (R,): match plus weighted format."""
@@ -235,18 +230,48 @@ class ReasoningPolicy(Objective):
         with torch.no_grad():
             pending = self.writer.embed(header).expand(len(tokens), -1, -1)
             prefix = Prefix(reading.cache, torch.cat([reading.mask, kept], dim=1), pending)
-            return perplexity_reward(self.writer.answer_logprobs(prefix, answer_ids, answer_mask), answer_mask)
+            rewards = perplexity_reward(self.writer.answer_logprobs(prefix, answer_ids, answer_mask), answer_mask)
+        self.note("log_perplexity", (-rewards).log().mean())
+        self.note("header_rate", _share([finish == RESPONSE_HEADER for finish in generated.finish]))
+        return rewards
 
-    def _show(self, generated: Generated, example_id: int, item: int, reward: float) -> None:
-        """Log the first completion of a step whose means are logged."""
+    def _tell(self, generated: Generated, rewards: Tensor, example: int, item: int) -> None:
+        """Note what new completions are like; log the first one of a step whose means are logged."""
+        equal = equal_rewards(rewards)
+        self._count(self.step, len(equal), int(equal.sum()))
+        self.note("reward", rewards.mean())
+        self.note("reward_std", rewards.std(dim=1).mean())
+        self.note("zero_variance_rate", equal.float().mean())
+        self.note("completion_tokens", torch.from_numpy(generated.n_tokens).float().mean())
+        self.note("truncation_rate", torch.from_numpy(generated.truncated).float().mean())
         done = self.step + 1
         if done % self.settings.log_steps or self._shown_step == done:
             return
         self._shown_step = done
-        title = self.codec.catalog.titles[item]
-        record = {"stage": "rl-sample", "step": done, "example_id": example_id, "title": title}
+        record = {"stage": "rl-sample", "step": done, "example_id": example, "title": self.codec.catalog.titles[item]}
         written = self.codec.tokenizer.decode(generated.tokens[0], skip_special_tokens=False)
-        self._log({**record, "completion": written, "finish": generated.finish[0], "worth": reward})
+        self._log({**record, "completion": written, "finish": generated.finish[0], "worth": float(rewards[0, 0])})
+
+
+def _experiences(
+    tokens: list[list[int]], logprobs: Tensor, reference: Tensor | None, advantages: Tensor
+) -> list[Experience]:
+    """Cut a rollout of R rows into the experiences of its prompts; ``advantages`` is (G, K)."""
+    samples = advantages.shape[1]
+    return [
+        Experience(
+            tokens[start : start + samples],
+            logprobs[start : start + samples],
+            None if reference is None else reference[start : start + samples],
+            advantages[start // samples],
+        )
+        for start in range(0, len(tokens), samples)
+    ]
+
+
+def _joined(parts: Sequence[Tensor], width: int) -> Tensor:
+    """Return (R, ``width``): the rows of all parts (K, T), cut or padded with 0 at their ends."""
+    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
 
 
 def read_completions(

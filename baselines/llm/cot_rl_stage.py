@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,10 +19,12 @@ from baselines.llm.reasoning import reasoning_prompts
 from recbench.artifacts.files import read_json, write_json
 from recbench.contracts.examples import Examples
 from recbench.contracts.method import RunContext
+from recbench.contracts.seeding import derive_seed
 from recbench.llm.codec import TitleCodec
+from recbench.llm.lora import add_lora, merge_lora, without_lora
 from recbench.llm.rl import whole_steps
 from recbench.llm.sft import usable_rows
-from recbench.llm.train import StageResult, run_stage
+from recbench.llm.train import StageResult, isolated_randomness, run_stage
 from recbench.llm.writer import TitleWriter
 
 
@@ -71,12 +73,35 @@ def collate_prompts(codec: TitleCodec, rows: list[Mapping[str, Any]]) -> dict[st
     return {"prompt_ids": ids, "prompt_mask": mask, **numbers}
 
 
-def frozen_start(writer: TitleWriter, settings: CotRlSettings) -> Reference | None:
-    """Return a frozen copy of the model as it is now; None where no KL is asked for."""
-    if settings.beta == 0:
-        return None
-    start = TitleWriter(deepcopy(writer.lm).requires_grad_(False)).eval()
-    return lambda: nullcontext(start)
+@contextmanager
+def trainable_policy(writer: TitleWriter, settings: CotRlSettings, seed: int) -> Iterator[Reference | None]:
+    """Inside, ``writer`` has float32 weights to train: all of its own, or adapters that are merged into it at the end.
+
+    Steps of common learning rates are lost in bfloat16's rounding; so all weights train in float32 and get the
+    model's own precision back at the end. Adapters are float32 whatever the model's precision.
+
+    Yields:
+        The starting model for the KL: the model without its adapters, or a frozen copy. None where ``beta`` is 0.
+    """
+    lm = writer.lm
+    if settings.lora is not None:
+        with isolated_randomness(derive_seed(seed, "lora")):
+            adapted = add_lora(lm, settings.lora)
+
+        @contextmanager
+        def start() -> Iterator[TitleWriter]:
+            with without_lora(adapted):
+                yield writer
+
+        yield start if settings.beta else None
+        merge_lora(adapted)
+        return
+    dtype = lm.dtype
+    lm.float()
+    # As exact as the policy: in another precision it would differ from the policy before the first step.
+    frozen = TitleWriter(deepcopy(lm).requires_grad_(False)).eval() if settings.beta else None
+    yield None if frozen is None else lambda: nullcontext(frozen)
+    lm.to(dtype)
 
 
 def reinforce_reasoning(
@@ -84,8 +109,7 @@ def reinforce_reasoning(
 ) -> tuple[StageResult, dict[str, int]]:
     """Train ``writer`` in place; the last weights are kept, and validation rows are not looked at.
 
-    Incomplete last optimizer steps are left out. Steps of common learning rates are lost in bfloat16's rounding, so
-    trained weights must be float32.
+    Incomplete last optimizer steps are left out.
 
     Returns:
         What the stage did, and the counts of :class:`GroupCount`.
@@ -99,8 +123,7 @@ def reinforce_reasoning(
     if usable < len(rows):
         rows = stage_rows(train, codec, usable, ctx.seed)
     count = GroupCount(folder / "groups.json")
-    reference = frozen_start(writer, settings)
-    with ctx.stage("rl"):
+    with ctx.stage("rl"), trainable_policy(writer, settings, ctx.seed) as reference:
         result = run_stage(
             "rl",
             ReasoningPolicy(writer, reference, codec, settings, ctx.seed, count.add, ctx.log),
