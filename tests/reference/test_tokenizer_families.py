@@ -36,11 +36,14 @@ def context(folder: Path, kind: str, chat: str) -> RunContext:
 @torch.no_grad()
 def plain_scores(lm, codec: TitleCodec, prompt: list[int]) -> torch.Tensor:
     """Sum of log-probabilities of every answer, by Hugging Face's own forward pass over whole sequences."""
-    scores = []
-    for answer in codec.answers.tokens:
-        logits = lm(input_ids=torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1]
-        scores.append(logits.float().log_softmax(-1)[torch.arange(len(answer)), torch.tensor(answer)].sum())
-    return torch.stack(scores)
+    answers = codec.answers.tokens
+    width = max(map(len, answers))
+    rows = torch.tensor([[*prompt, *answer, *[codec.eos] * (width - len(answer))] for answer in answers])
+    # Padding stands to the right, where no earlier token sees it.
+    logprobs = lm(input_ids=rows).logits[:, len(prompt) - 1 : -1].float().log_softmax(-1)
+    chosen = logprobs.gather(2, rows[:, len(prompt) :, None]).squeeze(2)
+    real = torch.arange(width) < torch.tensor([len(answer) for answer in answers])[:, None]
+    return (chosen * real).sum(dim=1)
 
 
 @pytest.mark.parametrize("chat", ["none", "instruct"])
