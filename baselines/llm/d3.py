@@ -19,13 +19,14 @@ from typing_extensions import Self
 
 from baselines.llm.bigrec import BigRec
 from baselines.llm.ensemble import EnsembleGuide, EnsembleSettings, Partner
-from baselines.llm.tuned import TunedConfig, narrowed
+from baselines.llm.tuned import TunedConfig, decode_folder, narrowed
 from recbench.contracts.errors import DataError
 from recbench.contracts.examples import Examples, Queries
 from recbench.contracts.gain import mean_ndcg
 from recbench.contracts.method import MethodConfig, RunContext
 from recbench.contracts.rankings import Rankings
 from recbench.llm.decode import DecodingConfig
+from recbench.llm.facts import decoding_facts
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +85,9 @@ class D3(BigRec):
             with ctx.stage("choose-alpha"):
                 alpha, self._choice = self._choose_alpha(self._partner, replace(ctx, timings_s={}))
         self._choice = {"alpha": alpha, **self._choice}
-        return self._rank_at([alpha], self._partner, queries, k, ctx)[0]
+        (rankings,) = self._rank_at([alpha], self._partner, queries, k, ctx)
+        self._decoding = decoding_facts(decode_folder(ctx))
+        return rankings
 
     def _choose_alpha(self, partner: Partner, ctx: RunContext) -> tuple[float, dict[str, Any]]:
         """Return the alpha with the best validation NDCG@10, and the curve that it was read from."""

@@ -195,6 +195,7 @@ def test_alpha_is_chosen_on_validation_rows_alone(ctx, saved, queries, tmp_path)
     facts = method.summary()["ensemble"]
     assert facts["alpha"] == 0.5
     assert facts["alpha_valid_rows"] == 12
+    assert method.summary()["decoding"]["search"] == "beam"
     curve = {point["alpha"]: point["NDCG@10"] for point in facts["alpha_curve"]}
     assert curve[0.5] > curve[1.0] + 0.3
     fixed, _ = with_oracle(saved, ctx, alpha=0.5)
