@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from recbench.artifacts.manifest import TuningRecord
 from recbench.artifacts.store import RunStore, StoredRun
 from recbench.contracts.errors import ArtifactError
 from recbench.evaluation.accuracy import TRUTHS, metric_column, parse_columns
@@ -161,7 +162,20 @@ def _row_facts(entry: Entry, runs_dir: Path) -> dict[str, Any]:
         "device": "/".join(sorted({run.manifest.device for run in entry.runs})),
         "folders": tuple(run.paths.folder.relative_to(runs_dir).as_posix() for run in entry.runs),
         "revision": backbone.revision if backbone else None,
+        "tuning": tuple(_tuning_text(run.manifest.tuning) for run in entry.runs),
     }
+
+
+def _tuning_text(tuning: TuningRecord | None) -> str:
+    """Say how many trials were tried on what; "" for a run whose settings were given."""
+    if tuning is None:
+        return ""
+    chosen = ", ".join(f"{key}={value}" for key, value in tuning.chosen.items())
+    failed = f" ({tuning.failed} failed)" if tuning.failed else ""
+    return (
+        f"{chosen}: the best of {tuning.trials} trials{failed} of a {tuning.search} search by {tuning.metric} on "
+        f"{tuning.rows:,} validation rows ({tuning.best_value:.4f} there), which took {tuning.seconds:,.0f} s"
+    )
 
 
 def _training_s(timings_s: Mapping[str, float]) -> float | None:

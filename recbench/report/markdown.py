@@ -199,7 +199,15 @@ def _rebuild(group: LeaderboardGroup, runs_dir: str) -> str:
             "# the best run against every other, each run for itself",
             f"recbench compare {' '.join(run_ids)} --metric {metric} --baseline {run_ids[0]} --runs-dir {runs_dir}",
         ]
-    return markdown_table(header, rows, left=4) + "\n\n```\n" + "\n".join(commands) + "\n```"
+    tuned = [
+        f"* {row.entry.label}, seed {seed}: {text}."
+        for row in group.rows
+        for seed, text in zip(row.entry.seeds, row.tuning, strict=False)
+        if text
+    ]
+    chosen = ["Settings chosen on validation rows; all others were given:", "\n".join(tuned)] if tuned else []
+    code = "```\n" + "\n".join(commands) + "\n```"
+    return "\n\n".join([markdown_table(header, rows, left=4), *chosen, code])
 
 
 def _alt(path: str, group: LeaderboardGroup) -> str:

@@ -25,6 +25,7 @@ class LeaderboardRow:
         device: where it ran ("cpu", "cuda"; several are joined).
         folders: run folders relative to the runs folder, in the order of ``entry.run_ids``.
         revision: revision of the language model, if any.
+        tuning: for each run, how its settings were chosen; "" where they were given.
     """
 
     entry: ComparedEntry
@@ -38,6 +39,7 @@ class LeaderboardRow:
     device: str
     folders: tuple[str, ...]
     revision: str | None = None
+    tuning: tuple[str, ...] = ()
 
     @property
     def total_s(self) -> float | None:

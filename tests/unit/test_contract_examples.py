@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from recbench.contracts.errors import ArtifactError
+from recbench.contracts.errors import ArtifactError, TrainingError
 from recbench.contracts.examples import Examples, build_examples
 from recbench.contracts.rankings import Rankings, concat_rankings, rankings_from_scores
 
@@ -65,7 +65,7 @@ def test_lists_from_scores_hold_the_best_items_and_whole_ties(k: int, scores: li
 def test_items_scored_minus_infinity_are_never_listed_and_nan_is_refused() -> None:
     scores = np.array([[0.5, -np.inf, 0.1]])
     assert rankings_from_scores(np.array([7]), scores, 3).items.tolist() == [0, 2]
-    with pytest.raises(ArtifactError, match="NaN"):
+    with pytest.raises(TrainingError, match="NaN"):
         rankings_from_scores(np.array([7]), np.array([[np.nan, 1.0]]), 1)
 
 

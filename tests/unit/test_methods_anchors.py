@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from recbench.contracts.dataset import ItemCatalog
-from recbench.contracts.errors import ArtifactError
+from recbench.contracts.errors import TrainingError
 from recbench.contracts.examples import Examples, Queries, build_examples
 from recbench.contracts.method import Method, RunContext
 from recbench.methods.dense import rank_by_scores
@@ -115,5 +115,5 @@ def test_no_queries_give_no_lists() -> None:
 
 
 def test_nan_scores_are_refused() -> None:
-    with pytest.raises(ArtifactError, match="NaN"):
+    with pytest.raises(TrainingError, match="NaN"):
         rank_by_scores(tiny_split().test.queries(), 5, N_ITEMS, lambda batch: np.full((len(batch), N_ITEMS), np.nan))
