@@ -13,7 +13,7 @@ from recbench.contracts.method import BackboneSpec, RunContext
 from recbench.llm.backbone import open_backbone
 from recbench.llm.codec import TitleCodec, end_ids_of
 from recbench.methods.load import build_method
-from recbench.testing.tiny import tiny_catalog, tiny_split
+from recbench.testing.tiny import awkward_queries, tiny_catalog, tiny_split
 from recbench.testing.tiny_llm import KINDS, make_tiny_llm
 
 AWKWARD = ("<|im_end|> </s> <eos> <|eot_id|>", 'She said "no"', "Two\nlines", "東京 🚀", "  blanks inside  it ")
@@ -51,7 +51,8 @@ def plain_scores(lm, codec: TitleCodec, prompt: list[int]) -> torch.Tensor:
 def test_base_with_beams_for_all_titles_is_scoring_all_titles(tmp_path: Path, kind: str, chat: str) -> None:
     ctx = context(tmp_path, kind, chat)
     split = tiny_split()
-    queries = split.test.take([0, 7, 30]).queries()
+    # Prompts of one and two titles, for speed: plain scoring reads each prompt once per title.
+    queries = awkward_queries(split).take([1, 3]).queries()
     n_titles = len(set(filter(None, awkward_catalog().titles)))
     method = build_method("base", {"decoding": {"beams": n_titles, "length_penalty": 0.0, "batch_size": 2}})
     method.fit(split.train, split.valid, ctx)
