@@ -173,8 +173,8 @@ def test_a_rollout_that_is_read_in_parts_later_gives_the_same_loss(
     tiny_llm_folder: Path, codec: TitleCodec, rows: list[dict[str, Any]]
 ) -> None:
     policy = new_policy(tiny_llm_folder, codec)
-    whole = float(policy(**collate_prompts(codec, rows))["loss"])
-    parts = [float(policy(**collate_prompts(codec, [row]))["loss"]) for row in rows]
+    whole = policy(**collate_prompts(codec, rows))["loss"].item()
+    parts = [policy(**collate_prompts(codec, [row]))["loss"].item() for row in rows]
     assert whole == pytest.approx(np.mean(parts), abs=1e-5)
     assert len(policy.counts) == 1, "nothing was sampled again"
 
