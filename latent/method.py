@@ -75,7 +75,9 @@ class LatentR3(Method):
         if settings.learning_rate is None:
             settings = settings.model_copy(update={"learning_rate": backbone.sft_learning_rate})
         self._writer = self._build(backbone, ctx)
-        self._codec = TitleCodec(backbone.tokenizer, ctx.catalog, self.config.max_prompt_tokens)
+        self._codec = TitleCodec(
+            backbone.tokenizer, ctx.catalog, self.config.max_prompt_tokens, cache_dir=ctx.cache_dir
+        )
         folder = ctx.work_dir / "sft"
         result = fine_tune(self._writer, self._codec, train, valid, settings, folder, ctx, self.config.decoding)
         self._facts = {"sft": {**asdict(result), "learning_rate": settings.learning_rate}}
@@ -118,7 +120,7 @@ class LatentR3(Method):
         attention = LatentAttention(lm.config.hidden_size)
         attention.load_state_dict(load_file(folder / _ATTENTION))
         self._writer = LatentWriter(lm, attention.to(lm.device, lm.dtype), self.config.thoughts).eval()
-        self._codec = TitleCodec(tokenizer, ctx.catalog, self.config.max_prompt_tokens)
+        self._codec = TitleCodec(tokenizer, ctx.catalog, self.config.max_prompt_tokens, cache_dir=ctx.cache_dir)
 
     def fit_identity(self) -> dict[str, Any]:
         """Decoding, and so the flavour, is part of it only where it chooses the best epoch of fine-tuning."""

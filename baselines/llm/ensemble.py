@@ -19,7 +19,7 @@ from recbench.contracts.hashing import hash_arrays, hash_json
 from recbench.contracts.method import Method, RunContext
 from recbench.llm.answers import Answers
 from recbench.llm.beam import TrieGuide
-from recbench.llm.trie import TokenTrie, build_trie
+from recbench.llm.trie import TokenTrie
 from recbench.methods.load import build_method
 
 # Scores asked for at once: 4 million, whatever the size of the catalogue.
@@ -154,7 +154,7 @@ class EnsembleGuide:
         self._scores = partner.scores(queries, ctx)
         self._row_of = {int(example): row for row, example in enumerate(queries.example_id)}
         self._answers = answers
-        self._trie: TokenTrie = build_trie(answers.tokens)
+        self._trie: TokenTrie = answers.trie
         self._device = device
         self._identity = partner.identity
 

@@ -24,7 +24,11 @@ from recbench.llm.storage import load_lm, save_lm
 from recbench.llm.writer import TitleWriter
 
 CAPABILITIES = Capabilities(
-    uses_backbone=True, writes_text=True, max_places=10, packages=("torch", "transformers", "tokenizers")
+    uses_backbone=True,
+    writes_text=True,
+    max_places=10,
+    distributed=True,
+    packages=("torch", "transformers", "tokenizers"),
 )
 
 
@@ -111,8 +115,9 @@ def narrowed(decoding: DecodingConfig, partner: Capabilities | None = None) -> C
     if partner is None:
         return capabilities
     packages = tuple(dict.fromkeys([*capabilities.packages, *partner.packages]))
-    return replace(capabilities, packages=packages, extra=partner.extra)
+    # The partner is fitted in one process.
+    return replace(capabilities, packages=packages, extra=partner.extra, distributed=False)
 
 
 def _codec(config: TunedConfig, tokenizer: Any, lm: Any, ctx: RunContext) -> TitleCodec:
-    return TitleCodec(tokenizer, ctx.catalog, config.max_prompt_tokens, config.template, end_ids_of(lm))
+    return TitleCodec(tokenizer, ctx.catalog, config.max_prompt_tokens, config.template, end_ids_of(lm), ctx.cache_dir)

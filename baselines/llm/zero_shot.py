@@ -68,7 +68,12 @@ class ZeroShot(Method):
     ) -> None:
         self._writer = TitleWriter(lm).eval()
         self._codec = TitleCodec(
-            tokenizer, ctx.catalog, self.config.max_prompt_tokens, self.config.template, end_ids_of(lm)
+            tokenizer,
+            ctx.catalog,
+            self.config.max_prompt_tokens,
+            self.config.template,
+            end_ids_of(lm),
+            ctx.cache_dir,
         )
         self._background = background
         self._facts = {}

@@ -40,7 +40,6 @@ from recbench.llm.beam import BeamResult, DeviceTrie, beam_search
 from recbench.llm.codec import TitleCodec
 from recbench.llm.presets import PRESETS, cached_preset, train_tokenizer
 from recbench.llm.tree import AnswerTree
-from recbench.llm.trie import build_trie
 from recbench.llm.writer import TitleWriter
 
 NAME = "decode"
@@ -189,17 +188,17 @@ def decode_ours(work: Workload, trie: DeviceTrie, penalty: float) -> list[BeamRe
 class Recorder:
     """Remembers what a search asked of its trees, to play it again."""
 
-    calls: list[list[tuple[str, tuple[Tensor, ...]]]] = field(default_factory=list)
+    calls: list[list[tuple[str, tuple[Any, ...]]]] = field(default_factory=list)
 
     def tree(self, *arguments: Any) -> AnswerTree:
         """Return a tree that writes its calls down."""
-        log: list[tuple[str, tuple[Tensor, ...]]] = []
+        log: list[tuple[str, tuple[Any, ...]]] = []
         self.calls.append(log)
 
         class Recorded(AnswerTree):
-            def extend(self, token: Tensor, parent: Tensor) -> Tensor:
-                log.append(("extend", (token, parent)))
-                return super().extend(token, parent)
+            def extend(self, token: Tensor, parent: Tensor, depth: int = 1) -> Tensor:
+                log.append(("extend", (token, parent, depth)))
+                return super().extend(token, parent, depth)
 
             def keep(self, rows: Tensor) -> None:
                 log.append(("keep", (rows,)))
@@ -271,7 +270,7 @@ class Clock:
 
 def measure(work: Workload, penalty: float, device: str, repeats: int, baseline: bool) -> dict[str, Any]:
     """Time one flavour, all three ways."""
-    trie = DeviceTrie.of(build_trie(work.codec.answers.tokens), torch.device(device))
+    trie = DeviceTrie.of(work.codec.answers.trie, torch.device(device))
     recorder = Recorder()
     with patch.object(beam, "AnswerTree", recorder.tree):
         ours = decode_ours(work, trie, penalty)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from recbench.contracts.dataset import ItemCatalog, title_key
 from recbench.contracts.errors import ConfigError
 from recbench.contracts.examples import Queries
-from recbench.llm.answers import build_answers
+from recbench.llm.answers import load_answers
 from recbench.llm.frame import make_frame
 from recbench.llm.prompt import PromptText, answer_prompt
 from recbench.llm.tokens import encode_opening, encode_plain
@@ -51,6 +52,7 @@ class TitleCodec:
         template: "alpaca" (the published prompt), "chat" (the tokenizer's chat template), or "auto": chat for an
             instruct model (see :func:`~recbench.llm.frame.make_frame`).
         model_ends: further tokens that end a text, see :func:`end_ids_of`.
+        cache_dir: where the tokenised answers are kept for later runs; None keeps nothing.
 
     Attributes:
         frame: what stands around every prompt, and the token that ends an answer.
@@ -65,6 +67,7 @@ class TitleCodec:
         max_prompt_tokens: int = 512,
         template: TemplateChoice = "auto",
         model_ends: Sequence[int] = (),
+        cache_dir: Path | None = None,
     ) -> None:
         self.tokenizer = tokenizer
         self.catalog = catalog
@@ -74,7 +77,7 @@ class TitleCodec:
         self.end_ids = tuple(dict.fromkeys([self.frame.end, tokenizer.eos_token_id, *model_ends]))
         self._titles = [title_key(title) for title in catalog.titles]
         self._text = answer_prompt(catalog.noun, self.frame.template)
-        self.answers = build_answers(tokenizer, self._titles, self.frame)
+        self.answers = load_answers(tokenizer, self._titles, self.frame, cache_dir)
 
     @property
     def facts(self) -> dict[str, Any]:

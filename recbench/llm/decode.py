@@ -25,7 +25,6 @@ from recbench.llm.exact import BoundedTrie, ExactSettings, exact_search
 from recbench.llm.facts import write_decoding_facts
 from recbench.llm.grounding import GroundingSettings, ground_titles
 from recbench.llm.lists import Written, title_records, titles_of_history, titles_to_items
-from recbench.llm.trie import build_trie
 from recbench.llm.writer import TitleWriter
 
 _BATCHES_PER_SHARD = 16
@@ -149,7 +148,7 @@ class _Search:
     ) -> None:
         self.writer, self.codec, self.config = writer, codec, config
         self.mask_history, self.guide = mask_history, guide
-        self.trie = DeviceTrie.of(build_trie(codec.answers.tokens), writer.device)
+        self.trie = DeviceTrie.of(codec.answers.trie, writer.device)
         self.bounded = BoundedTrie.of(self.trie, config.length_penalty) if config.search == "exact" else None
 
     def shard_name(self, queries: Queries, prompts: Sequence[Sequence[int]]) -> str:

@@ -26,6 +26,19 @@ def walk(trie: TokenTrie) -> dict[tuple[int, ...], int]:
     return found
 
 
+def preorder(trie: TokenTrie) -> list[int]:
+    """Return the place of every node when each stands right before its subtree."""
+    visited: list[int] = []
+
+    def visit(node: int) -> None:
+        visited.append(node)
+        for child in range(trie.first_child[node], trie.first_child[node + 1]):
+            visit(child)
+
+    visit(0)
+    return np.argsort(visited).tolist()
+
+
 def test_hand_made_trie() -> None:
     trie = build_trie([(1, 2, END), (1, END), (3, END)])
     assert walk(trie) == {(1, 2, END): 0, (1, END): 1, (3, END): 2}
@@ -33,6 +46,8 @@ def test_hand_made_trie() -> None:
     # Root, then 1 and 3, then the children of 1 (2 and END) and of 3 (END), then END below 2.
     assert trie.token.tolist() == [-1, 1, 3, 2, END, END, END]
     assert trie.first_child.tolist() == [1, 3, 5, 6, 7, 7, 7, 7]
+    # Root; 1, its child 2 with END, its child END; 3 with END.
+    assert trie.preorder.tolist() == [0, 1, 5, 2, 4, 6, 3]
 
 
 @given(st.sets(st.lists(st.integers(0, 4), min_size=0, max_size=6).map(tuple), min_size=1, max_size=40))
@@ -43,6 +58,7 @@ def test_trie_accepts_exactly_its_sequences(titles: set[tuple[int, ...]]) -> Non
     for node in range(len(trie)):
         children = trie.token[trie.first_child[node] : trie.first_child[node + 1]]
         assert (np.diff(children) > 0).all()
+    assert trie.preorder.tolist() == preorder(trie)
 
 
 @pytest.mark.parametrize("sequences", [[], [()], [(1, 2), (1, 2)], [(1, 2), (1,)]])
