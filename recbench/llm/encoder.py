@@ -89,7 +89,7 @@ def resolve_encoder(requested: str) -> BackboneSpec:
         DataError: the model cannot be had, or the package's weights are not those of all-MiniLM-L6-v2.
     """
     if requested == MINILM:
-        return BackboneSpec(name=str(_minilm_folder()), revision=_MINILM_WEIGHTS, requested=MINILM)
+        return _folder_spec(_minilm_folder(), requested)
     is_hub_id = requested.count("/") == 1 and not requested.startswith((".", "/", "~"))
     if not (is_hub_id or Path(requested).is_dir()):
         raise ConfigError(
@@ -98,7 +98,14 @@ def resolve_encoder(requested: str) -> BackboneSpec:
             "Give the folder of an encoder written by save_pretrained, or a name like "
             "sentence-transformers/all-MiniLM-L6-v2.",
         )
-    return resolve(requested, "cpu")
+    return _folder_spec(Path(requested), requested) if Path(requested).is_dir() else resolve(requested, "cpu")
+
+
+def _folder_spec(folder: Path, requested: str) -> BackboneSpec:
+    """Return a folder's encoder; its revision covers the files in sub-folders that say how it pools."""
+    spec = resolve(str(folder), "cpu")
+    revision = hash_json([spec.revision, *_sentence_settings(spec.name, None)])
+    return BackboneSpec(name=spec.name, revision=revision, requested=requested)
 
 
 def _minilm_folder() -> Path:

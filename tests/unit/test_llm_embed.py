@@ -150,6 +150,10 @@ def test_sentence_encoder_follows_its_own_files(bert_folder: Path, tmp_path: Pat
     (folder / "sentence_bert_config.json").write_text('{"max_seq_length": 4}')
     made = load_sentence_encoder(BackboneSpec(name=str(folder)), "cpu")
     assert (made.pooling, made.normalize, made.max_tokens) == ("first", False, 4)
+    revision = resolve_encoder(str(folder)).revision
+    assert resolve_encoder(str(folder)).revision == revision
+    sentence_files(folder, "mean_tokens", ["Transformer", "Pooling"])
+    assert resolve_encoder(str(folder)).revision != revision
 
     sentence_files(folder, "max_tokens", ["Transformer", "Pooling"])
     with pytest.raises(DataError, match="pools by pooling_mode_max_tokens"):
