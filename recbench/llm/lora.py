@@ -53,6 +53,8 @@ def add_lora(lm: PreTrainedModel, settings: LoraSettings) -> LoraModel:
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets
     )
     adapted = LoraModel(lm, config, _ADAPTER)
+    # The new modules begin in training mode.
+    lm.train(lm.training)
     for weight in lm.parameters():
         if weight.requires_grad:
             weight.data = weight.data.float()
