@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from recbench.contracts.method import MethodConfig
+from recbench.llm.codec import TemplateChoice
 from recbench.llm.decode import DecodingConfig
 from recbench.llm.rl import GrpoSettings
 from recbench.llm.sft import SftSettings
@@ -36,7 +37,10 @@ class LatentR3Config(MethodConfig):
     sft: SftSettings = Field(SftSettings(), description="stage 1: everything trains")
     rl: RlSettings = Field(RlSettings(), description="stage 2: only LatentRATT trains")
     decoding: DecodingConfig = Field(DecodingConfig(), description="from prompt to list")
-    max_prompt_tokens: int = Field(512, ge=16, description="longer prompts keep their last tokens")
+    template: TemplateChoice = Field(
+        "auto", description="prompt: 'alpaca' (the published one), 'chat' (the model's chat template), auto: by model"
+    )
+    max_prompt_tokens: int = Field(512, ge=16, description="longer prompts lose their oldest titles")
     precision: Literal["auto", "float32", "bfloat16"] = Field("auto", description="of weights; auto: bfloat16 on CUDA")
 
     @model_validator(mode="before")

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerBase
 
 from latent.attention import LatentAttention
 from latent.config import LatentR3Config
@@ -24,7 +25,7 @@ from recbench.contracts.rankings import Rankings
 from recbench.contracts.seeding import derive_seed
 from recbench.llm.backbone import Backbone, open_backbone
 from recbench.llm.background import Background
-from recbench.llm.codec import TitleCodec
+from recbench.llm.codec import TitleCodec, end_ids_of
 from recbench.llm.decode import rank_titles
 from recbench.llm.facts import decoding_facts
 from recbench.llm.sft import fine_tune
@@ -75,12 +76,14 @@ class LatentR3(Method):
         if settings.learning_rate is None:
             settings = settings.model_copy(update={"learning_rate": backbone.sft_learning_rate})
         self._writer = self._build(backbone, ctx)
-        self._codec = TitleCodec(
-            backbone.tokenizer, ctx.catalog, self.config.max_prompt_tokens, cache_dir=ctx.cache_dir
-        )
+        self._codec = self._open_codec(backbone.tokenizer, ctx)
         folder = ctx.work_dir / "sft"
         result = fine_tune(self._writer, self._codec, train, valid, settings, folder, ctx, self.config.decoding)
-        self._facts = {"sft": {**asdict(result), "learning_rate": settings.learning_rate}}
+        self._facts = {"sft": {**asdict(result), "learning_rate": settings.learning_rate}, "prompt": self._codec.facts}
+
+    def _open_codec(self, tokenizer: PreTrainedTokenizerBase, ctx: RunContext) -> TitleCodec:
+        config, ends = self.config, end_ids_of(self._writer.lm)
+        return TitleCodec(tokenizer, ctx.catalog, config.max_prompt_tokens, config.template, ends, ctx.cache_dir)
 
     def _build(self, backbone: Backbone, ctx: RunContext) -> LatentWriter:
         """Add the thought token (a softmax class that is never a target, as published) and a fresh LatentRATT."""
@@ -120,7 +123,7 @@ class LatentR3(Method):
         attention = LatentAttention(lm.config.hidden_size)
         attention.load_state_dict(load_file(folder / _ATTENTION))
         self._writer = LatentWriter(lm, attention.to(lm.device, lm.dtype), self.config.thoughts).eval()
-        self._codec = TitleCodec(tokenizer, ctx.catalog, self.config.max_prompt_tokens, cache_dir=ctx.cache_dir)
+        self._codec = self._open_codec(tokenizer, ctx)
 
     def fit_identity(self) -> dict[str, Any]:
         """Decoding, and so the flavour, is part of it only where it chooses the best epoch of fine-tuning."""

@@ -81,7 +81,8 @@ class TunedWriter:
         folder = ctx.work_dir / "sft"
         result = fine_tune(writer, codec, train, valid, settings, folder, ctx, config.decoding)
         background = Background.of(train, valid, len(ctx.catalog))
-        return cls(writer, codec, background, {"sft": {**asdict(result), "learning_rate": settings.learning_rate}})
+        facts = {"sft": {**asdict(result), "learning_rate": settings.learning_rate}, "prompt": codec.facts}
+        return cls(writer, codec, background, facts)
 
     def rank(
         self, queries: Queries, k: int, decoding: DecodingConfig, ctx: RunContext, guide: Guide | None = None

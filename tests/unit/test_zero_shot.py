@@ -148,6 +148,19 @@ def test_cot_ranks_by_the_answer_after_its_own_reasoning(tiny_llm_folder, tmp_pa
     assert facts["prompt_version"] == "reasoning-1"
 
 
+def test_an_instruct_model_reasons_and_answers_in_one_turn_of_a_chat(tmp_path: Path) -> None:
+    ctx = context(tmp_path, make_tiny_llm(tmp_path / "llm", tiny_catalog().titles, kind="gemma", chat="instruct"))
+    method = fitted("cot", ctx, FAST)
+    lists = method.rank(tiny_split().test.take([0, 1]).queries(), 4, ctx)
+    assert {key: method.summary()[key] for key in ("template", "prompt_version", "reasoning_rows")} == {
+        "template": "chat",
+        "prompt_version": "reasoning-chat-1",
+        "reasoning_rows": 2,
+    }
+    assert lists.generations is not None
+    assert all(len(record["titles"]) == 4 for record in lists.generations)
+
+
 def test_a_repeated_prompt_and_a_spent_budget_are_counted(codec) -> None:
     rows = (
         ("Fine.", RESPONSE_HEADER),
