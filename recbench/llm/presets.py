@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
@@ -25,7 +26,7 @@ from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 from recbench.artifacts.files import atomic_folder, write_json
 from recbench.contracts.config import StrictModel
 from recbench.contracts.dataset import ItemCatalog, title_key
-from recbench.contracts.errors import DataError
+from recbench.contracts.errors import ConfigError, DataError
 from recbench.contracts.examples import Examples
 from recbench.contracts.hashing import hash_json
 from recbench.contracts.method import RunContext
@@ -87,10 +88,18 @@ def preset_folder(name: str, train: Examples, ctx: RunContext) -> Path:
     """Return the folder of a pretrained preset for these training rows; train it first if there is none.
 
     Two processes that ask at once train it once; an interrupted training goes on where it stopped.
+
+    Raises:
+        ConfigError: it is not there, and this is one of several processes of a distributed run.
     """
     folder = _cache_folder(name, train.fingerprint, ctx)
     if folder.is_dir():
         return folder
+    if dist.is_initialized() and dist.get_world_size() > 1:
+        raise ConfigError(
+            f"The {name} backbone is not pretrained for this data set yet, and one process must do that.",
+            "Start the same command without torchrun or accelerate launch; it can be stopped when fine-tuning begins.",
+        )
     with _locked(folder.with_name(f"{folder.name}.lock")):
         if not folder.is_dir():
             work = folder.with_name(f"{folder.name}.work")

@@ -117,6 +117,13 @@ def test_the_untuned_preset_of_a_fit_is_found_again_and_a_lost_one_is_a_data_err
         assert torch.equal(parameter, first.model.get_parameter(name))
 
 
+def test_several_processes_do_not_wait_for_each_other_to_pretrain(tmp_path, small_nano, monkeypatch) -> None:
+    monkeypatch.setattr(presets.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(presets.dist, "get_world_size", lambda: 2)
+    with pytest.raises(ConfigError, match=r"not pretrained(.|\n)*without torchrun"):
+        preset_folder("nano", tiny_split().train, context(tmp_path))
+
+
 @pytest.mark.parametrize(("batch_size", "epochs"), [(1, 3), (4, 8), (1000, 15)])
 def test_small_data_gets_more_epochs_up_to_a_limit(tmp_path, monkeypatch, batch_size: int, epochs: int) -> None:
     asked = []
