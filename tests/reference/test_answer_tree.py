@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
@@ -72,54 +73,129 @@ class RandomTree:
     """Paths of a random tree, grown in steps of several tokens."""
 
     def __init__(self, n_rows: int, seed: int) -> None:
-        self.generator = torch.Generator().manual_seed(seed)
+        self.random = random.Random(seed)
         self.paths: list[list[list[int]]] = [[] for _ in range(n_rows)]
 
-    def grow(self, n_new: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return tokens and parents (B, n_new), and remember the path that ends in every slot."""
-        n_rows, old = len(self.paths), len(self.paths[0])
-        token = torch.randint(1, VOCABULARY, (n_rows, n_new), generator=self.generator)
-        parent = torch.randint(ROOT, max(old, 1), (n_rows, n_new), generator=self.generator) if old else token * 0 - 1
-        for row, paths in enumerate(self.paths):
-            paths += [
-                [*(paths[p] if p != ROOT else []), t]
-                for t, p in zip(token[row].tolist(), parent[row].tolist(), strict=True)
-            ]
-        return token, parent
+    def grow(self, n_new: int, depth: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return tokens and parents (B, n_new), and remember the path that ends in every slot.
+
+        At most ``depth`` of the new tokens follow each other.
+        """
+        tokens, parents = [], []
+        for paths in self.paths:
+            old, chain = len(paths), []
+            for _ in range(n_new):
+                allowed = [ROOT, *range(old), *(old + i for i, length in enumerate(chain) if length < depth)]
+                parent = self.random.choice(allowed)
+                chain.append(1 + chain[parent - old] if parent >= old else 1)
+                parents.append(parent)
+                tokens.append(self.random.randrange(1, VOCABULARY))
+                paths.append([*(paths[parent] if parent != ROOT else []), tokens[-1]])
+        return torch.tensor(tokens).view(-1, n_new), torch.tensor(parents).view(-1, n_new)
 
 
 @torch.no_grad()
 def plain_logits(writer: TitleWriter, embeds: torch.Tensor, path: list[int]) -> torch.Tensor:
-    """Logits after the prompt ``embeds`` (T, H) and a path, by one unpadded forward pass."""
+    """Logits after the inputs ``embeds`` (T, H) and a path, by one unpadded forward pass."""
     if path:
         embeds = torch.cat([embeds, writer.embed(torch.tensor(path))])
     return writer.lm(inputs_embeds=embeds[None], use_cache=False).logits[0, -1]
 
 
+@torch.no_grad()
 def check(writer: TitleWriter, prefix: Prefix, inputs: list[torch.Tensor], room: int, atol: float = 2e-4) -> None:
     """Grow random trees and compare the logits of every slot; drop a row on the way."""
-    tree, random_tree = AnswerTree(writer, prefix, room), RandomTree(len(inputs), seed=1)
+    tree, grown = AnswerTree(writer, prefix, room), RandomTree(len(inputs), seed=1)
     start = tree.start()
     for row, embeds in enumerate(inputs):
         torch.testing.assert_close(start[row], plain_logits(writer, embeds, []), atol=atol, rtol=1e-3)
-    for step, n_new in enumerate([1, 4, 3, 5, 2]):
+    for step, (n_new, depth) in enumerate([(1, 1), (4, 1), (5, 5), (4, 2), (2, 1), (6, 3)]):
         if step == 3:
-            kept = [0, 2]
-            tree.keep(torch.tensor(kept))
-            inputs = [inputs[row] for row in kept]
-            random_tree.paths = [random_tree.paths[row] for row in kept]
+            tree.keep(torch.tensor([0, 2]))
+            inputs = [inputs[0], inputs[2]]
+            grown.paths = [grown.paths[0], grown.paths[2]]
         first = tree.n_slots
-        logits = tree.extend(*random_tree.grow(n_new))
+        logits = tree.extend(*grown.grow(n_new, depth), depth)
         assert (tree.n_rows, tree.n_slots) == (len(inputs), first + n_new)
         for row, embeds in enumerate(inputs):
             for place in range(n_new):
-                expected = plain_logits(writer, embeds, random_tree.paths[row][first + place])
+                expected = plain_logits(writer, embeds, grown.paths[row][first + place])
                 torch.testing.assert_close(logits[row, place], expected, atol=atol, rtol=1e-3)
+
+
+def prompt_inputs(writer: TitleWriter) -> list[torch.Tensor]:
+    return [writer.embed(torch.tensor(prompt)) for prompt in PROMPTS]
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.no_grad()
 def test_equals_plain_forward_passes(name: str) -> None:
     writer = make_writer(name)
-    inputs = [writer.embed(torch.tensor(prompt)) for prompt in PROMPTS]
-    check(writer, writer.read(*left_pad(PROMPTS, extra=2)), inputs, room=4)
+    check(writer, writer.read(*left_pad(PROMPTS, extra=2)), prompt_inputs(writer), room=4)
+
+
+@torch.no_grad()
+def test_eager_attention() -> None:
+    writer = make_writer("qwen2", attn_implementation="eager")
+    check(writer, writer.read(*left_pad(PROMPTS)), prompt_inputs(writer), room=100)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gemma2"])
+@torch.no_grad()
+def test_several_thoughts_wait_behind_the_prompt(name: str) -> None:
+    writer = make_writer(name)
+    prefix = writer.read(*left_pad(PROMPTS))
+    thoughts = torch.randn(len(PROMPTS), 3, 32, generator=torch.Generator().manual_seed(0))
+    waiting = Prefix(prefix.cache, prefix.mask, torch.cat([prefix.pending, thoughts], dim=1))
+    inputs = [torch.cat(pair) for pair in zip(prompt_inputs(writer), thoughts, strict=True)]
+    check(writer, waiting, inputs, room=1)
+
+
+@torch.no_grad()
+def test_prompts_of_one_token() -> None:
+    writer = make_writer("qwen2")
+    prompts = [[5], [6], [7]]
+    inputs = [writer.embed(torch.tensor(prompt)) for prompt in prompts]
+    check(writer, writer.read(*left_pad(prompts)), inputs, room=8)
+
+
+@pytest.mark.parametrize("name", ["qwen2", "gemma3"])
+@torch.no_grad()
+def test_bfloat16_is_as_close_as_bfloat16_gets(name: str) -> None:
+    writer = make_writer(name, dtype=torch.bfloat16)
+    tree, grown = AnswerTree(writer, writer.read(*left_pad(PROMPTS)), 16), RandomTree(len(PROMPTS), seed=2)
+    exact = make_writer(name)
+    exact.load_state_dict(writer.state_dict())
+    tree.start()
+    for n_new in (3, 5):
+        first = tree.n_slots
+        logits = tree.extend(*grown.grow(n_new, 1)).float().log_softmax(-1)
+        for row, embeds in enumerate(prompt_inputs(exact)):
+            for place in range(n_new):
+                expected = plain_logits(exact, embeds, grown.paths[row][first + place]).log_softmax(-1)
+                assert (logits[row, place] - expected).abs().max() < 0.15
+
+
+@torch.no_grad()
+def test_the_prefix_stays_as_it_is() -> None:
+    writer = make_writer("llama")
+    prefix = writer.read(*left_pad(PROMPTS))
+    for _ in range(2):
+        check(writer, prefix, prompt_inputs(writer), room=3)
+    assert prefix.cache.get_seq_length() == len(PROMPTS[0]) - 1
+
+
+def test_attention_that_takes_no_mask_is_refused() -> None:
+    writer = make_writer("qwen2")
+    prefix = writer.read(*left_pad(PROMPTS))
+    writer.lm.config._attn_implementation = "flash_attention_2"
+    with pytest.raises(ConfigError, match="flash_attention_2"):
+        AnswerTree(writer, prefix, 4)
+
+
+def test_layers_of_an_unknown_kind_are_refused() -> None:
+    writer = make_writer("qwen2")
+    prefix = writer.read(*left_pad(PROMPTS))
+    writer.lm.config.layer_types = ["full_attention", "chunked_attention"]
+    with pytest.raises(ConfigError, match="chunked_attention"):
+        AnswerTree(writer, prefix, 4)
