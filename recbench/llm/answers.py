@@ -163,8 +163,11 @@ def _read(path: Path) -> Answers | None:
             arrays = {name: stored[name] for name in stored.files}
         flat, offsets = arrays["tokens"].tolist(), arrays["token_offsets"].tolist()
         trie = TokenTrie(
-            *(arrays[f"trie_{name}"] for name in ("token", "first_child", "leaf", "preorder")),
-            max_length=int(np.diff(arrays["token_offsets"]).max()),
+            arrays["trie_token"],
+            arrays["trie_first_child"],
+            arrays["trie_leaf"],
+            arrays["trie_preorder"],
+            int(np.diff(arrays["token_offsets"]).max()),
         )
         tokens = tuple(tuple(flat[start:stop]) for start, stop in pairwise(offsets))
         return Answers(tokens, arrays["item_offsets"], arrays["items"], arrays["of_item"], trie)

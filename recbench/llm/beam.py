@@ -74,9 +74,19 @@ class DeviceTrie:
         place = np.arange(len(trie))
         stops = np.where(np.diff(trie.first_child)[nodes] == 1, len(trie), place)
         run = np.minimum.accumulate(stops[::-1])[::-1] - place
-        arrays = (trie.token, trie.first_child, trie.leaf, trie.preorder, run[trie.preorder], trie.token[nodes])
-        tensors = [torch.from_numpy(array.astype("int64")).to(device) for array in arrays]
-        return cls(*tensors[:4], trie.max_length, *tensors[4:])
+
+        def on_device(array: np.ndarray) -> Tensor:
+            return torch.from_numpy(array.astype(np.int64)).to(device)
+
+        return cls(
+            token=on_device(trie.token),
+            first_child=on_device(trie.first_child),
+            leaf=on_device(trie.leaf),
+            preorder=on_device(trie.preorder),
+            max_length=trie.max_length,
+            run=on_device(run[trie.preorder]),
+            preorder_token=on_device(trie.token[nodes]),
+        )
 
     def n_children(self, node: Tensor) -> Tensor:
         """Return how many children nodes have."""
