@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -48,15 +49,9 @@ def trained_writer(dataset_name: str, backbone: str, max_rows: int, device: str 
     dataset = load_dataset(dataset_name)
     split = make_split(dataset, Protocol(split=default_strategy(dataset)))
     # Small batches: with so few rows it is the number of steps that decides how far the model gets.
-    settings = SftSettings(max_rows=max_rows, epochs=1, batch_size=16, eval_rows=200, patience=None)
-    key = hash_json(
-        [
-            settings.model_dump(mode="json"),
-            preset_recipe(backbone),
-            dataset.catalog.fingerprint,
-            split.train.fingerprint,
-        ]
-    )
+    given = {"max_rows": max_rows, "epochs": 1, "batch_size": 16, "eval_rows": 200, "patience": None}
+    data = [dataset.catalog.fingerprint, split.train.fingerprint]
+    key = hash_json([given, SEED, preset_recipe(backbone), *data])
     root = home() / "benchmarks"
     folder = root / key
     ctx = RunContext(
@@ -69,7 +64,7 @@ def trained_writer(dataset_name: str, backbone: str, max_rows: int, device: str 
     )
     if not folder.is_dir():
         opened = open_backbone(split.train, ctx)
-        settings = settings.model_copy(update={"learning_rate": opened.sft_learning_rate})
+        settings = SftSettings(**given, learning_rate=opened.sft_learning_rate)
         writer, codec = TitleWriter(opened.model), TitleCodec(opened.tokenizer, dataset.catalog)
         start = time.perf_counter()
         ctx.work_dir.mkdir(parents=True, exist_ok=True)
@@ -78,6 +73,7 @@ def trained_writer(dataset_name: str, backbone: str, max_rows: int, device: str 
         facts = {"rows": max_rows, "steps": result.steps, "best_loss": result.best_loss, "seconds": seconds}
         with atomic_folder(folder) as temporary:
             save_lm(temporary, writer.lm, opened.tokenizer, facts)
+        shutil.rmtree(ctx.work_dir, ignore_errors=True)
     lm, tokenizer, _ = load_lm(folder, ctx)
     facts = dict(read_json(folder / "facts.json"))
     return Trained(TitleWriter(lm).eval(), TitleCodec(tokenizer, dataset.catalog), split, facts)

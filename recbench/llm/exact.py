@@ -21,6 +21,10 @@ from recbench.llm.tree import ROOT, AnswerTree
 from recbench.llm.writer import Prefix, TitleWriter
 
 _NONE = -1
+# Tokens of a stretch without branches that are fed at once, at most: the rest may turn out not to matter.
+_STRETCH = 8
+# Steps to make room for in the tree of answers at first.
+_ROOM_STEPS = 8
 
 
 class ExactSettings(StrictModel):
@@ -29,7 +33,10 @@ class ExactSettings(StrictModel):
     max_expansions: int = Field(
         4096, ge=1, description="tokens of the trie looked at per query, at most; a query that needs more is not proven"
     )
-    nodes_per_step: int = Field(32, ge=1, description="tokens of one query fed to the model at once, at most")
+    first_tokens: int = Field(
+        16, ge=1, description="tokens of one query fed to the model at once until as many titles are found as are wanted"
+    )
+    tokens_per_step: int = Field(32, ge=1, description="the same afterwards, when what cannot matter is known")
 
 
 @dataclass(frozen=True)
@@ -89,17 +96,20 @@ class BoundedTrie:
         divisor: float64 (n_nodes,), the largest length ** length_penalty among the sequences through each node. A
             sequence through a node scores at most (the node's sum of log-probabilities) / divisor, whatever the
             penalty: sums are not positive, so the largest divisor gives the highest score. At a leaf it is the score.
+        node_at: int64 (n_nodes,), the node at each place of the preorder.
     """
 
     trie: DeviceTrie
     divisor: Tensor
+    node_at: Tensor
 
     @classmethod
     def of(cls, trie: DeviceTrie, length_penalty: float) -> BoundedTrie:
         """Prepare a trie for scores sum / length ** length_penalty."""
         longest, shortest = longest_and_shortest(trie.first_child.cpu().numpy(), trie.leaf.cpu().numpy())
         powers = np.maximum(np.arange(trie.max_length + 1, dtype=np.float64), 1.0) ** length_penalty
-        return cls(trie, torch.from_numpy(np.maximum(powers[longest], powers[shortest])).to(trie.token.device))
+        divisor = torch.from_numpy(np.maximum(powers[longest], powers[shortest]))
+        return cls(trie, divisor.to(trie.token.device), trie.preorder.argsort())
 
 
 @torch.no_grad()
@@ -138,7 +148,7 @@ class _Candidates:
     Attributes:
         row: int64 (N,), which row of the search.
         node: int64 (N,), trie node.
-        slot: int64 (N,), where in the tree of answers the parent's token is; ``ROOT`` after the prompt.
+        slot: int64 (N,), where in the tree of answers the token before it is; ``ROOT`` after the prompt.
         total: float64 (N,), sum of log-probabilities, this node's token included.
         bound: float64 (N,), highest possible score.
     """
@@ -159,13 +169,17 @@ class _Candidates:
         return _Candidates(*(torch.cat([getattr(self, name), getattr(other, name)]) for name in names))
 
 
-def _best_first(row: Tensor, bound: Tensor, n_rows: int) -> tuple[Tensor, Tensor]:
-    """Return an order by row and falling bound, older ones first among equals, and each one's place in its row."""
+def _best_first(row: Tensor, bound: Tensor) -> Tensor:
+    """Return int64 (N,): an order by row and falling bound, older ones first among equals."""
     order = bound.argsort(descending=True, stable=True)
-    order = order[row[order].argsort(stable=True)]
-    count = torch.bincount(row, minlength=n_rows)
-    starts = count.cumsum(0) - count
-    return order, torch.arange(len(order), device=row.device) - starts[row[order]]
+    return order[row[order].argsort(stable=True)]
+
+
+def _cumsum_in_row(values: Tensor, row: Tensor, n_rows: int) -> Tensor:
+    """Return int64 (N,): sums of ``values`` up to each entry (inclusive) over the entries of its row; rows ascend."""
+    sums = values.cumsum(0)
+    before = torch.zeros(n_rows, dtype=sums.dtype, device=row.device).index_add_(0, row, values)
+    return sums - (before.cumsum(0) - before)[row]
 
 
 class _Search:
@@ -181,86 +195,112 @@ class _Search:
         guide: TrieGuide | None,
         excluded: Tensor | None,
     ) -> None:
-        self.trie, self.divisor = trie.trie, trie.divisor
-        self.n_titles, self.settings, self.guide, self.excluded = n_titles, settings, guide, excluded
-        self.tree = AnswerTree(writer, prefix, room=8 * settings.nodes_per_step)
+        self.bounded, self.trie, self.n_titles, self.settings = trie, trie.trie, n_titles, settings
+        self.guide = guide if guide is not None and guide.alpha != 1.0 else None
+        self.excluded = excluded
+        self.tree = AnswerTree(writer, prefix, room=_ROOM_STEPS * settings.tokens_per_step)
         self.n_rows, self.device = prefix.mask.shape[0], prefix.mask.device
         self.active = torch.arange(self.n_rows, device=self.device)
         self.threshold = torch.full((self.n_rows,), -torch.inf, dtype=torch.float64, device=self.device)
         self.expansions = torch.zeros(self.n_rows, dtype=torch.int64, device=self.device)
         self.steps = 0
         self.frontier = self.finished = self.left = _nothing(self.device)
-        self.chosen = self.left
+        self.chosen, self.length = self.left, self.left.row
 
     def expand_root(self) -> None:
         """Score the first tokens of all titles."""
         zeros = torch.zeros_like(self.active)
         root = _Candidates(self.active, zeros, zeros + ROOT, zeros.double(), zeros.double())
-        self._add_children(root, zeros + ROOT, self.tree.start())
+        self.expansions += 1
+        logits = self.tree.start().float()
+        self._add_children(root, logits, logits.logsumexp(dim=-1))
 
     def choose(self) -> bool:
         """Drop what cannot matter and pick the nodes to expand; rows that have none end. False: no row has any."""
         self._settle_finished()
         frontier = self.frontier.take(self.frontier.bound >= self.threshold[self.frontier.row])
-        order, place = _best_first(frontier.row, frontier.bound, self.n_rows)
-        frontier = frontier.take(order)
-        allowed = (self.settings.max_expansions - self.expansions).clamp(max=self.settings.nodes_per_step)
-        over = allowed[frontier.row] <= 0
-        self.left = self.left.join(frontier.take(over))
-        now = place < allowed[frontier.row]
-        self.chosen, self.frontier = frontier.take(now), frontier.take(~now & ~over)
-        self._keep_rows(torch.unique(self.chosen.row))
+        frontier = frontier.take(_best_first(frontier.row, frontier.bound))
+        length = self.trie.run[frontier.node].clamp(1, _STRETCH)
+        end = _cumsum_in_row(length, frontier.row, self.n_rows)
+        step = torch.where(torch.isinf(self.threshold), self.settings.first_tokens, self.settings.tokens_per_step)
+        left = self.settings.max_expansions - self.expansions
+        now = (end - length < step[frontier.row]) & (end <= left[frontier.row])
+        goes_on = torch.zeros_like(left, dtype=torch.bool)
+        goes_on[frontier.row[now]] = True
+        stopped = ~goes_on[frontier.row]
+        self.left = self.left.join(frontier.take(stopped))
+        self.chosen, self.length, self.frontier = frontier.take(now), length[now], frontier.take(~now & ~stopped)
+        self._keep_rows(goes_on.nonzero().squeeze(1))
         return len(self.chosen.row) > 0
 
     def expand(self) -> None:
-        """Feed the chosen nodes to the model and score their children."""
-        chosen = self.chosen
-        # They are sorted by row: number them within their row, and the rows within the tree.
-        count = torch.bincount(chosen.row, minlength=self.n_rows)
-        column = torch.arange(len(chosen.row), device=self.device) - (count.cumsum(0) - count)[chosen.row]
-        row_of_tree = torch.searchsorted(self.active, chosen.row)
-        shape = (len(self.active), int(count.max()))
-        token = torch.zeros(shape, dtype=torch.int64, device=self.device)
-        parent = torch.full(shape, ROOT, dtype=torch.int64, device=self.device)
-        token[row_of_tree, column] = self.trie.token[chosen.node]
-        parent[row_of_tree, column] = chosen.slot
+        """Feed the chosen nodes and the stretches without branches that follow; score the children of their ends."""
+        chosen, trie, length = self.chosen, self.trie, self.length
+        of = torch.repeat_interleave(torch.arange(len(length), device=self.device), length)
+        offset = torch.arange(len(of), device=self.device) - (length.cumsum(0) - length)[of]
+        row = chosen.row[of]
+        # The chosen nodes are sorted by row: number the tokens within their row, and the rows within the tree.
+        column = _cumsum_in_row(torch.ones_like(of), row, self.n_rows) - 1
+        tree_row = torch.searchsorted(self.active, row)
+        place = trie.preorder[chosen.node][of] + offset
         first_slot = self.tree.n_slots
-        logits = self.tree.extend(token, parent)
-        self._add_children(chosen, first_slot + column, logits[row_of_tree, column])
+        width, depth = torch.stack([column.max() + 1, length.max()]).tolist()
+        token = torch.zeros((len(self.active), width), dtype=torch.int64, device=self.device)
+        parent = torch.full_like(token, ROOT)
+        token[tree_row, column] = trie.preorder_token[place]
+        parent[tree_row, column] = torch.where(offset == 0, chosen.slot[of], first_slot + column - 1)
+        logits = self.tree.extend(token, parent, depth)[tree_row, column].float()
+        total_mass = logits.logsumexp(dim=-1)
+        self.expansions.index_add_(0, chosen.row, length)
 
-    def _add_children(self, parents: _Candidates, slot: Tensor, logits: Tensor) -> None:
-        """Score all children of N nodes, whose tokens are in ``slot`` (N,), from ``logits`` (N, V)."""
+        last = length.cumsum(0) - 1
+        inner = torch.ones_like(of, dtype=torch.bool)
+        inner[last] = False
+        inner = inner.nonzero().squeeze(1)
+        node = self.bounded.node_at[place[inner] + 1]
+        added = self._step_scores(row[inner], node, logits[inner, trie.token[node]] - total_mass[inner])
+        end = _Candidates(
+            chosen.row,
+            self.bounded.node_at[place[last]],
+            first_slot + column[last],
+            chosen.total.index_add(0, of[inner], added),
+            chosen.bound,
+        )
+        self._add_children(end, logits[last], total_mass[last])
+
+    def _step_scores(self, row: Tensor, node: Tensor, logprob: Tensor) -> Tensor:
+        """Return float64 (N,), never positive: what stepping to nodes adds to their titles' sums."""
+        logprob = logprob.clamp(max=0).double()  # rounding may leave a sure token slightly above 0
+        if self.guide is None:
+            return logprob
+        share = self.guide.share_logprob[row, node].double()
+        return self.guide.alpha * logprob + (1.0 - self.guide.alpha) * share
+
+    def _add_children(self, parents: _Candidates, logits: Tensor, total_mass: Tensor) -> None:
+        """Score all children of N nodes, which were read, from their ``logits`` (N, V) and the logsumexp of these."""
         self.steps += 1
-        self.expansions += torch.bincount(parents.row, minlength=self.n_rows)
-        first = self.trie.first_child[parents.node]
-        count = self.trie.first_child[parents.node + 1] - first
+        trie = self.trie
+        count = trie.n_children(parents.node)
         parent = torch.repeat_interleave(torch.arange(len(count), device=self.device), count)
         starts = count.cumsum(0) - count
-        node = torch.arange(len(parent), device=self.device) - starts[parent] + first[parent]
+        node = torch.arange(len(parent), device=self.device) - (starts - trie.first_child[parents.node])[parent]
         row = parents.row[parent]
-        logits = logits.float()
-        logprob = (logits[parent, self.trie.token[node]] - logits.logsumexp(dim=-1)[parent]).clamp(max=0).double()
-        if self.guide is not None:
-            share = self.guide.share_logprob[row, node].double()
-            logprob = self.guide.alpha * logprob + (1 - self.guide.alpha) * share
-        total = parents.total[parent] + logprob
-        children = _Candidates(row, node, slot[parent], total, total / self.divisor[node])
+        total = parents.total[parent]
+        total = total + self._step_scores(row, node, logits[parent, trie.token[node]] - total_mass[parent])
+        children = _Candidates(row, node, parents.slot[parent], total, total / self.bounded.divisor[node])
         children = children.take(total > -torch.inf)  # the guide may rule a node out
-        row, leaf = children.row, self.trie.leaf[children.node]
+        leaf = trie.leaf[children.node]
         listed = leaf >= 0
         if self.excluded is not None:
-            listed &= ~(self.excluded[row] == leaf[:, None]).any(dim=1)
+            listed &= ~(self.excluded[children.row] == leaf[:, None]).any(dim=1)
         self.finished = self.finished.join(children.take(listed))
         self.frontier = self.frontier.join(children.take(leaf < 0))
 
     def _settle_finished(self) -> None:
         """Keep the best finished titles of each row, with all that tie with the last of them."""
-        finished = self.finished
-        leaf = self.trie.leaf[finished.node]
-        finished = finished.take(leaf.argsort())
-        order, place = _best_first(finished.row, finished.bound, self.n_rows)
-        finished = finished.take(order)
-        last = place == self.n_titles - 1
+        finished = self.finished.take(self.trie.leaf[self.finished.node].argsort())
+        finished = finished.take(_best_first(finished.row, finished.bound))
+        last = _cumsum_in_row(torch.ones_like(finished.row), finished.row, self.n_rows) == self.n_titles
         self.threshold[finished.row[last]] = finished.bound[last]
         self.finished = finished.take(finished.bound >= self.threshold[finished.row])
 
@@ -271,13 +311,13 @@ class _Search:
 
     def result(self) -> ExactResult:
         """Return the finished titles as tables."""
-        count = torch.bincount(self.finished.row, minlength=self.n_rows)
-        column = torch.arange(len(self.finished.row), device=self.device) - (count.cumsum(0) - count)[self.finished.row]
-        shape = (self.n_rows, max(self.n_titles, int(count.max())))
+        row = self.finished.row
+        place = _cumsum_in_row(torch.ones_like(row), row, self.n_rows) - 1
+        shape = (self.n_rows, max(self.n_titles, int(place.max()) + 1 if len(place) else 0))
         sequence = torch.full(shape, _NONE, dtype=torch.int64, device=self.device)
         score = torch.full(shape, -torch.inf, dtype=torch.float64, device=self.device)
-        sequence[self.finished.row, column] = self.trie.leaf[self.finished.node]
-        score[self.finished.row, column] = self.finished.bound
+        sequence[row, place] = self.trie.leaf[self.finished.node]
+        score[row, place] = self.finished.bound
         bound = torch.full((self.n_rows,), -torch.inf, dtype=torch.float64, device=self.device)
         bound = bound.scatter_reduce(0, self.left.row, self.left.bound, "amax")
         return ExactResult(sequence, score, torch.isinf(bound), bound, self.expansions, self.steps)

@@ -61,7 +61,8 @@ def brute_force(writer: TitleWriter, prompt: list[int], titles: list[tuple[int, 
 
 def search(writer, prompts, titles, k: int, penalty: float, **options) -> ExactResult:
     trie = BoundedTrie.of(DeviceTrie.of(build_trie(titles), torch.device("cpu")), penalty)
-    budget = options.pop("budget", ExactSettings(nodes_per_step=options.pop("nodes_per_step", 4)))
+    step = options.pop("tokens_per_step", 4)
+    budget = options.pop("budget", ExactSettings(first_tokens=step, tokens_per_step=2 * step))
     return exact_search(writer, writer.read(*left_pad(prompts)), trie, k, budget, **options)
 
 
@@ -81,11 +82,11 @@ def assert_is_top(result: ExactResult, row: int, expected: torch.Tensor, k: int)
     k=st.integers(1, 12),
     penalty=st.sampled_from(PENALTIES),
     sharpness=st.sampled_from(sorted(WRITERS)),
-    nodes_per_step=st.integers(1, 9),
+    tokens_per_step=st.integers(1, 9),
 )
-def test_equals_brute_force(titles, k, penalty, sharpness, nodes_per_step) -> None:
+def test_equals_brute_force(titles, k, penalty, sharpness, tokens_per_step) -> None:
     writer = WRITERS[sharpness]
-    result = search(writer, PROMPTS, titles, k, penalty, nodes_per_step=nodes_per_step)
+    result = search(writer, PROMPTS, titles, k, penalty, tokens_per_step=tokens_per_step)
     assert result.proven.all()
     for row, prompt in enumerate(PROMPTS):
         assert_is_top(result, row, brute_force(writer, prompt, titles, penalty), k)
@@ -96,7 +97,7 @@ def test_equals_brute_force(titles, k, penalty, sharpness, nodes_per_step) -> No
 def test_a_budget_is_kept_and_proofs_are_never_wrong(titles, k, penalty, max_expansions) -> None:
     writer = WRITERS[30.0]
     result = search(
-        writer, PROMPTS, titles, k, penalty, budget=ExactSettings(max_expansions=max_expansions, nodes_per_step=3)
+        writer, PROMPTS, titles, k, penalty, budget=ExactSettings(max_expansions=max_expansions, tokens_per_step=3)
     )
     assert (result.expansions <= max_expansions).all()
     for row, prompt in enumerate(PROMPTS):
@@ -113,7 +114,7 @@ def test_a_budget_is_kept_and_proofs_are_never_wrong(titles, k, penalty, max_exp
 
 def test_a_budget_that_is_too_small_is_said() -> None:
     titles = [(1, 1, 1, END), (1, 2, 2, END), (2, 1, 3, END), (3, 3, 3, END)]
-    small = search(WRITERS[3.0], PROMPTS, titles, 2, 1.0, budget=ExactSettings(max_expansions=3, nodes_per_step=2))
+    small = search(WRITERS[3.0], PROMPTS, titles, 2, 1.0, budget=ExactSettings(max_expansions=3, tokens_per_step=2))
     assert not small.proven.any()
     assert torch.isfinite(small.bound).all()
     enough = search(WRITERS[3.0], PROMPTS, titles, 2, 1.0)
@@ -126,7 +127,7 @@ def test_batch_mates_change_nothing(penalty: float) -> None:
     writer = WRITERS[30.0]
     generator = torch.Generator().manual_seed(5)
     titles = sorted({(*torch.randint(1, 6, (6,), generator=generator).tolist(), END) for _ in range(150)})
-    budget = ExactSettings(max_expansions=60, nodes_per_step=7)
+    budget = ExactSettings(max_expansions=60, tokens_per_step=7)
     together = search(writer, PROMPTS, titles, 5, penalty, budget=budget)
     for row, prompt in enumerate(PROMPTS):
         alone = search(writer, [prompt], titles, 5, penalty, budget=budget)
