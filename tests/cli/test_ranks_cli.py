@@ -112,8 +112,9 @@ def test_two_processes_make_one_run(runs_dir: Path, here: Here) -> None:
     assert "Stage" not in second.stderr
     document = json.loads(first.stdout)
     assert [trial["status"] for trial in document["tuning"]["all_trials"]] == ["complete", "complete"]
-    assert document["tuning"]["chosen"] == {"scale": 1.0}
-    alone = here("run", "--method", "together", "--dataset", "tiny", "--runs-dir", runs_dir / "one", "--json")
+    scale = f"scale={document['tuning']['chosen']['scale']}"
+    common = ("run", "--method", "together", "--dataset", "tiny", "--json")
+    alone = here(*common, "--runs-dir", runs_dir / "one", "--set", scale)
     folders = [Path(document["path"]), Path(json.loads(alone.stdout)["path"])]
     hashes = [manifest_of(folder)["files"] for folder in folders]
     assert folders[0].name == folders[1].name
