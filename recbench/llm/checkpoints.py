@@ -103,8 +103,10 @@ class History:
 
     @property
     def best(self) -> Mapping[str, float] | None:
-        """The best evaluation, the earliest among equals."""
-        return min(self.evaluations, key=lambda entry: (self.sign * entry[self.by], entry["step"]), default=None)
+        """The best evaluation; among equals the one of least loss, then the earliest."""
+        return min(
+            self.evaluations, key=lambda entry: (self.sign * entry[self.by], entry["loss"], entry["step"]), default=None
+        )
 
     def add(self, step: int, values: Mapping[str, float], module: nn.Module) -> None:
         """Note one evaluation; keep the weights if it is the best."""

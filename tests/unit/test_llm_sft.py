@@ -124,8 +124,7 @@ def test_the_best_epoch_by_decoding_is_that_of_the_lists_on_validation_rows(
     logged = [(record["step"], record["valid/NDCG@10"]) for record in log if "eval_loss" in record]
     assert [value for _, value in logged] == values
     assert len(values) == 3
-    best = max(values)
-    assert (result.best_step, result.best_ndcg) == (3 * (1 + values.index(best)), best)
+    assert result.best_ndcg == max(values) == values[result.best_step // 3 - 1]
     split = tiny_split()
     for rows in seen:
         assert rows == seen[0]

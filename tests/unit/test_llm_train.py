@@ -226,12 +226,13 @@ def test_a_stage_that_was_killed_at_the_end_of_an_epoch_ends_the_same(tmp_path: 
     assert torch.equal(resumed.weight, undisturbed.weight)
 
 
-def test_a_score_chooses_the_best_weights_in_place_of_the_loss(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("last", "best_step"), [(0.4, 20), (0.5, 30)])
+def test_a_score_chooses_the_best_weights_and_the_loss_among_equals(tmp_path: Path, last: float, best_step) -> None:
     asked: list[int] = []
 
     def score(step: int) -> float:
         asked.append(step)
-        return {10: 0.2, 20: 0.5, 30: 0.5}[step]
+        return {10: 0.2, 20: 0.5, 30: last}[step]
 
     log: list[dict[str, Any]] = []
     settings = SETTINGS.model_copy(update={"patience": 2})
@@ -239,10 +240,11 @@ def test_a_score_chooses_the_best_weights_in_place_of_the_loss(tmp_path: Path) -
         "fit", Regression(), rows(40), rows(8, 1), collate, settings, tmp_path, context(tmp_path, log), score=score
     )
     assert asked == [10, 20, 30]
-    assert (result.best_step, result.best_ndcg) == (20, 0.5)
-    assert [record["valid/NDCG@10"] for record in log if "eval_loss" in record] == [0.2, 0.5, 0.5]
+    assert (result.best_step, result.best_ndcg) == (best_step, 0.5)
+    assert [record["valid/NDCG@10"] for record in log if "eval_loss" in record] == [0.2, 0.5, last]
     losses = {record["step"]: record["eval_loss"] for record in log if "eval_loss" in record}
-    assert result.best_loss == losses[20] > losses[30]
+    assert losses[30] < losses[20]
+    assert result.best_loss == losses[best_step]
 
 
 def test_batch_that_does_not_divide_is_refused(tmp_path: Path) -> None:
