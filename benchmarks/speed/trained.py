@@ -17,7 +17,7 @@ from recbench.data.split import default_strategy, make_split
 from recbench.data.store import load_dataset
 from recbench.llm.backbone import open_backbone
 from recbench.llm.codec import TitleCodec
-from recbench.llm.presets import preset_recipe
+from recbench.llm.presets import cached_preset, preset_recipe
 from recbench.llm.sft import SftSettings, fine_tune
 from recbench.llm.storage import load_lm, save_lm
 from recbench.llm.writer import TitleWriter
@@ -41,10 +41,18 @@ class Trained:
     facts: dict[str, Any]
 
 
-def trained_writer(dataset_name: str, backbone: str, max_rows: int, device: str = "cpu") -> Trained:
+def trained_writer(
+    dataset_name: str, backbone: str, max_rows: int, device: str = "cpu", pretrain: bool = True
+) -> Trained:
     """Return a preset backbone fine-tuned for one epoch on ``max_rows`` training rows; made once, then kept.
 
-    It lies under ``RECBENCH_HOME/benchmarks/<hash>``. The preset itself is pretrained first where no run has done so.
+    It lies under ``RECBENCH_HOME/benchmarks/<hash>``.
+
+    Args:
+        pretrain: pretrain the preset where no run has done so, which may take an hour.
+
+    Raises:
+        DataError: the preset is not pretrained on this data, and must not be.
     """
     dataset = load_dataset(dataset_name)
     split = make_split(dataset, Protocol(split=default_strategy(dataset)))
@@ -63,6 +71,8 @@ def trained_writer(dataset_name: str, backbone: str, max_rows: int, device: str 
         backbone=BackboneSpec(name=backbone, revision=preset_recipe(backbone), requested=backbone),
     )
     if not folder.is_dir():
+        if not pretrain:
+            cached_preset(backbone, split.train.fingerprint, ctx)
         opened = open_backbone(split.train, ctx)
         settings = SftSettings(**given, learning_rate=opened.sft_learning_rate)
         writer, codec = TitleWriter(opened.model), TitleCodec(opened.tokenizer, dataset.catalog)
