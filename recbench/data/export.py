@@ -123,7 +123,9 @@ def _write_d3(dataset: Dataset, split: Split, folder: Path) -> None:
     parts = {"train": split.train, "valid": split.valid, "test": split.test}
     for name, part in parts.items():
         (folder / name).mkdir()
-        _d3_rows(dataset, part, index, name).to_csv(folder / name / f"{dataset.name}.csv", index=False)
+        rows = _d3_rows(dataset, part, index, name)
+        # Line ends as in the published files (those of RFC 4180).
+        rows.to_csv(folder / name / f"{dataset.name}.csv", index=False, lineterminator="\r\n")
     (folder / "info").mkdir()
     lines = "".join(f"{title}\t{number}\n" for number, title in enumerate(dataset.catalog.titles))
     (folder / "info" / f"{dataset.name}.txt").write_text(lines, encoding="utf-8")
