@@ -33,7 +33,8 @@ from recbench.data.tables import open_binary, reading
 logger = logging.getLogger(__name__)
 
 _VERSION = 1
-_LONGEST_OBJECT = 64 << 20
+# The engine's reading buffers grow with this. A longer line is read in the slow way.
+_LONGEST_OBJECT = 4 << 20
 _NAMED_LINES = 5
 
 Format = Literal["json", "python", "csv"]
