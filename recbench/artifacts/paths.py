@@ -17,6 +17,21 @@ def datasets_folder() -> Path:
     return home() / "datasets"
 
 
+def downloads_folder() -> Path:
+    """Return the folder of raw files of public data sets."""
+    return home() / "downloads"
+
+
+def scratch_folder() -> Path:
+    """Return the folder of half-done preparations, which go on from there."""
+    return home() / "scratch"
+
+
+def locks_folder() -> Path:
+    """Return the folder of lock files that lie beside nothing else."""
+    return home() / "locks"
+
+
 def backbones_folder() -> Path:
     """Return the folder of pretrained preset backbones, one sub-folder per content hash."""
     return home() / "backbones"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from recbench.cli.output import JsonFlag, console, print_json
+from recbench.cli.output import JsonFlag, console, print_json, progress
 
 if TYPE_CHECKING:
     from recbench.contracts.dataset import Dataset
@@ -37,6 +37,13 @@ class TableFormat(str, Enum):
     parquet = "parquet"
 
 
+class ModeName(str, Enum):
+    """Which rules a data set is made by."""
+
+    reference = "reference"
+    strict = "strict"
+
+
 class SplitName(str, Enum):
     """How rows are divided."""
 
@@ -51,8 +58,9 @@ Again = Annotated[bool, typer.Option("--again", help="Replace the data set of th
 
 @app.command("list", epilog="Example:\n\nrecbench datasets list --json")
 def list_datasets(as_json: JsonFlag = False) -> None:
-    """Show all data sets: prepared ones, those that can be made here, and those of the paper."""
-    from recbench.data.store import BUILT_IN, PAPER, stored_records
+    """Show all data sets: those that are prepared here, and those that can be, with what they need."""
+    from recbench.data.recipes import RECIPES
+    from recbench.data.store import stored_records
 
     records, problems = stored_records()
     rows: list[dict[str, Any]] = [
@@ -65,46 +73,84 @@ def list_datasets(as_json: JsonFlag = False) -> None:
         for record in records
     ]
     present = {record.name for record in records}
-    rows += [{"name": name, "status": "prepared on first use"} for name in BUILT_IN if name not in present]
-    rows += [{"name": name, "status": "import needed", "notes": [PAPER[name]]} for name in PAPER if name not in present]
+    for recipe in RECIPES.values():
+        if recipe.name not in present:
+            first = [need.options[0] for need in recipe.needs]
+            row: dict[str, Any] = {
+                "name": recipe.name,
+                "status": "downloaded on request" if first else "prepared on first use",
+            }
+            row |= {"title": recipe.title, "modes": list(recipe.modes), "rules": recipe.rules, "terms": recipe.terms}
+            rows.append(
+                {**row, "page": recipe.page, "needs": [{"file": file.name, "urls": file.urls} for file in first]}
+            )
     if as_json:
         print_json({"datasets": rows, "problems": problems})
         return
+    _print_datasets(rows, problems)
+
+
+def _print_datasets(rows: list[dict[str, Any]], problems: list[str]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table("name", "status", "users", "items", "interactions", "time", "notes")
+    here = Table("name", "users", "items", "interactions", "time", "notes", title="prepared here")
+    others = Table("name", "what", "needs", title="can be prepared: recbench datasets prepare NAME")
     for row in rows:
-        sizes = [f"{row[key]:,}" if key in row else "" for key in ("users", "items", "interactions")]
-        time = "" if "has_time" not in row else ("yes" if row["has_time"] else "order only")
-        table.add_row(row["name"], row["status"], *sizes, time, Text("; ".join(row.get("notes", ()))))
-    console().print(table)
+        if row["status"] == "prepared":
+            sizes = [f"{row[key]:,}" for key in ("users", "items", "interactions")]
+            time = "yes" if row["has_time"] else "order only"
+            here.add_row(row["name"], *sizes, time, Text("; ".join(row["notes"])))
+        else:
+            needs = ", ".join(need["file"] for need in row["needs"]) or "no download; done on first use"
+            others.add_row(row["name"], row["title"], needs)
+    for table in (here, others):
+        if table.row_count:
+            console().print(table)
     for problem in problems:
         console().print(f"damaged: {problem}", style="yellow", markup=False)
 
 
 @app.command(
-    epilog="Examples:\n\nrecbench datasets prepare ml-100k\n\nrecbench datasets prepare ml-100k --from-dir ~/ml-100k"
+    epilog="Examples:\n\nrecbench datasets prepare toys\n\nrecbench datasets prepare toys --mode strict\n\n"
+    "recbench datasets prepare ml-1m --from-dir ~/Downloads\n\n"
+    "recbench datasets prepare games-2023 --mirror https://mirror.example.org/data"
 )
 def prepare(
-    name: Annotated[str, typer.Argument(help="A built-in data set: ml-100k.")],
+    name: Annotated[str, typer.Argument(help="A data set of 'recbench datasets list': toys, ml-1m, steam.")],
+    mode: Annotated[
+        ModeName | None,
+        typer.Option(help="Published rules to the letter, or mended ones; 'strict' is kept as NAME-strict."),
+    ] = None,
     from_dir: Annotated[
-        Path | None, typer.Option(help="Folder with ml-100k.inter and ml-100k.item, if not that of RecBole.")
+        Path | None,
+        typer.Option(help="Folder with raw files, plain or gzip: ~/Downloads. What it lacks is downloaded."),
+    ] = None,
+    mirror: Annotated[
+        str | None,
+        typer.Option(envvar="RECBENCH_MIRROR", help="Server to download from: https://mirror.example.org/data."),
     ] = None,
     again: Again = False,
     as_json: JsonFlag = False,
 ) -> None:
-    """Make a built-in data set. ml-100k comes from the files of the RecBole package: nothing is downloaded."""
-    from recbench.data.store import load_dataset
-    from recbench.data.store import prepare as make
+    """Make a public data set from its raw files: download, check, preprocess. A killed one goes on where it stopped.
 
-    folder = make(name, from_dir, again)
-    _show_stored(load_dataset(name), folder, as_json)
+    Downloads are kept under RECBENCH_HOME, with size and SHA-256; later ones must be the same. With HF_HUB_OFFLINE=1
+    nothing is downloaded, and the addresses to fetch by hand are printed. ml-100k needs no download: it comes from
+    the files of the RecBole package.
+    """
+    from recbench.data.download import Source
+    from recbench.data.prepare import prepare as make
+    from recbench.data.store import load_dataset
+
+    source = Source.from_environment(mirror, progress())
+    folder = make(name, from_dir, again, mode.value if mode else None, source)
+    _show_stored(load_dataset(folder.name), folder, as_json)
 
 
 @app.command(
     epilog="Examples:\n\nrecbench datasets describe ml-100k\n\nrecbench datasets describe ml-100k "
-    "--split leave-one-out --markdown"
+    "--split leave-one-out --markdown\n\nrecbench datasets describe ml-100k --plot ml-100k.png"
 )
 def describe(
     name: NameArgument,
@@ -113,15 +159,23 @@ def describe(
     ] = None,
     max_history: Annotated[int, typer.Option(min=1, help="Items kept of each history.")] = 10,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print a Markdown table.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Draw popularity, history lengths and time: sizes.png.")] = None,
     as_json: JsonFlag = False,
 ) -> None:
-    """Print the statistics of a data set and its split: sizes, times, titles, ties, and what training has not seen."""
+    """Print the statistics of a data set and its split: sizes, times, titles, ties, popularity, history lengths, what
+    training has not seen, and what it was made from.
+    """
     from recbench.data.describe import describe as describe_dataset
     from recbench.data.describe import description_rows, to_markdown
-    from recbench.data.store import load_dataset
+    from recbench.data.store import load_dataset, load_record
 
     dataset = load_dataset(name)
-    description = describe_dataset(dataset, _split(dataset, split, max_history))
+    chosen = _split(dataset, split, max_history)
+    description = describe_dataset(dataset, chosen, load_record(name).origin)
+    if plot is not None:
+        from recbench.data.plot import plot_dataset
+
+        plot_dataset(dataset, chosen, plot)
     if as_json:
         print_json(description)
     elif markdown:
@@ -215,8 +269,9 @@ def _split(dataset: Dataset, strategy: SplitName | None, max_history: int) -> Sp
 def _show_stored(dataset: Dataset, folder: Path, as_json: bool) -> None:
     from recbench.data.describe import describe as describe_dataset
     from recbench.data.describe import description_rows
+    from recbench.data.store import load_record
 
-    description = describe_dataset(dataset)
+    description = describe_dataset(dataset, origin=load_record(str(folder)).origin)
     if as_json:
         print_json({**description, "path": str(folder)})
         return

@@ -11,11 +11,12 @@ from recbench.artifacts.files import read_json
 from recbench.contracts.dataset import Dataset
 from recbench.contracts.errors import ArtifactError, DataError, UsageError
 from recbench.data.build import Remarks
+from recbench.data.folders import check_name
+from recbench.data.recipes import find_recipe
 from recbench.data.sources.d3_csv import find_d3_files, import_d3_csv
 from recbench.data.sources.options import ABOUT, ImportOptions
 from recbench.data.sources.recbole_atomic import import_recbole
 from recbench.data.sources.table import import_table
-from recbench.data.store import BUILT_IN, check_name
 from recbench.data.tables import table_suffix
 
 Format = Literal["table", "recbole", "d3-csv"]
@@ -40,7 +41,8 @@ def import_dataset(paths: Sequence[Path], options: ImportOptions, file_format: F
         UsageError: the name belongs to a built-in data set, or cannot be a folder's.
     """
     check_name(options.name)
-    if options.name in BUILT_IN:
+    found = find_recipe(options.name)
+    if found is not None and not found[0].needs:
         raise UsageError(
             f"'{options.name}' is the name of a built-in data set.",
             f"Choose another --name, or prepare it: recbench datasets prepare {options.name} --from-dir DIR",

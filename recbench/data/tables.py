@@ -86,7 +86,7 @@ def open_table(path: Path, encoding: str = "utf-8") -> TableFile:
         if suffix in _JSON_LINES:
             names = _json_keys(path, encoding)
             return TableFile(path, "jsonl", names, names, encoding=encoding)
-        first = next(_lines(path, encoding))[1]
+        first = next(numbered_lines(path, encoding))[1]
     delimiter = max(_CSV_DELIMITERS, key=first.count) if suffix == ".csv" else _DELIMITED[suffix]
     raw = next(csv.reader([first], delimiter=delimiter)) if suffix == ".csv" else first.split(delimiter)
     names = tuple(name.strip().partition(":")[0] for name in raw)
@@ -160,10 +160,10 @@ def read_lines(path: Path, encoding: str = "utf-8") -> list[str]:
     """
     _require_encoding(encoding)
     with reading(path, encoding):
-        return [line for _, line in _lines(path, encoding)]
+        return [line for _, line in numbered_lines(path, encoding)]
 
 
-def _lines(path: Path, encoding: str) -> Iterator[tuple[int, str]]:
+def numbered_lines(path: Path, encoding: str = "utf-8") -> Iterator[tuple[int, str]]:
     """Yield number and text of every line that is not blank. Only line feeds (and CR before them) end a line."""
     empty = True
     with open_binary(path) as stream, io.TextIOWrapper(stream, encoding=_with_bom(encoding), newline="\n") as text:
@@ -199,7 +199,7 @@ def _read_delimited(file: TableFile, columns: Sequence[str]) -> pa.Table:
 
 def _read_json_lines(file: TableFile, columns: Sequence[str]) -> pa.Table:
     values: dict[str, list[str | None]] = {column: [] for column in columns}
-    for number, line in _lines(file.path, file.encoding):
+    for number, line in numbered_lines(file.path, file.encoding):
         record = _json_object(file.path, line, number)
         for column in columns:
             values[column].append(_as_text(record.get(column)))
@@ -208,7 +208,9 @@ def _read_json_lines(file: TableFile, columns: Sequence[str]) -> pa.Table:
 
 def _json_keys(path: Path, encoding: str) -> tuple[str, ...]:
     """Return the keys of the first records; a key that the very first one lacks is found too."""
-    records = (_json_object(path, line, number) for number, line in islice(_lines(path, encoding), _KEYS_FROM_RECORDS))
+    records = (
+        _json_object(path, line, number) for number, line in islice(numbered_lines(path, encoding), _KEYS_FROM_RECORDS)
+    )
     return tuple(dict.fromkeys(key for record in records for key in record))
 
 
@@ -254,16 +256,23 @@ def _with_bom(encoding: str) -> str:
 def _encoding_error(path: Path, encoding: str) -> DataError:
     """Look for the first byte that is not in the encoding, and say where it is."""
     where = "somewhere"
+    decoder = codecs.getincrementaldecoder(encoding)()
+    done, line = 0, 1
     with open_binary(path) as stream:
-        raw = stream.read()
-    try:
-        raw.decode(encoding)
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        where = f"at byte {error.start} (line {line}: 0x{raw[error.start]:02x})"
+        while chunk := stream.read(_BLOCK_BYTES):
+            waiting = len(decoder.getstate()[0])  # the first bytes of a character that the last chunk cut
+            try:
+                decoder.decode(chunk)
+            except UnicodeDecodeError as error:
+                at = error.start - waiting
+                line += chunk.count(b"\n", 0, max(at, 0))
+                where = f"at byte {done + at} (line {line}: 0x{error.object[error.start]:02x})"
+                break
+            done += len(chunk)
+            line += chunk.count(b"\n")
     return DataError(
         f"{path} is not {encoding} text: invalid {where}.",
-        "Give its encoding, for example --encoding latin-1 or --encoding cp1252.",
+        "If the file is whole, give its encoding, for example --encoding latin-1 or --encoding cp1252.",
     )
 
 

@@ -26,6 +26,7 @@ Command = Callable[..., tuple[int, str, str]]
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("RECBENCH_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     return tmp_path / "home"
 
 
@@ -83,7 +84,11 @@ def test_import_describe_export_and_back(datasets: Command, tables: Path, tmp_pa
     listed = {row["name"]: row for row in json.loads(out)["datasets"]}
     assert listed["mine"]["interactions"] == 31
     assert listed["ml-100k"]["status"] == "prepared on first use"
-    assert listed["toys"]["status"] == "import needed"
+    assert listed["toys"]["status"] == "downloaded on request"
+    assert [need["file"] for need in listed["toys"]["needs"]] == [
+        "Toys_and_Games_5.json.gz",
+        "meta_Toys_and_Games.json.gz",
+    ]
     assert datasets("list")[0] == 0
     assert datasets("describe", "mine")[0] == 0
 
@@ -110,7 +115,10 @@ def test_a_second_import_of_other_data_needs_again(datasets: Command, tables: Pa
     [
         (("describe", "nothing"), 3, "Unknown data set 'nothing'"),
         (("describe", "cds"), 3, "--format d3-csv"),
-        (("prepare", "toys"), 3, "--format d3-csv"),
+        (("prepare", "toys"), 3, "recbench datasets prepare toys --from-dir DIR"),
+        (("prepare", "toy"), 3, "Did you mean 'toys'"),
+        (("prepare", "ml-1m", "--mode", "strict"), 2, "no strict rules"),
+        (("prepare", "ml-1m", "--from-dir", "nowhere"), 3, "not a folder"),
         (("import", "nowhere", "--name", "x"), 3, "does not exist"),
         (("import", "{tables}", "--name", "../x"), 2, "cannot be the name"),
         (("import", "{tables}", "--name", "ml-100k"), 2, "built-in"),
@@ -171,14 +179,14 @@ def test_no_disk_space(tables: Path, home: Path) -> None:
 
 KILLED = """
 import os, signal, sys
-from recbench.data import store
-write_json = store.write_json
+from recbench.data import folders
+write_json = folders.write_json
 def write_and_die(path, value):
     write_json(path, value)
     os.kill(os.getpid(), signal.SIGKILL)
-store.write_json = write_and_die
+folders.write_json = write_and_die
 from recbench.testing.tiny import tiny_dataset
-store.save_dataset(tiny_dataset())
+folders.save_dataset(tiny_dataset())
 """
 
 
@@ -195,7 +203,7 @@ def test_sigkill_in_the_middle_leaves_nothing_that_looks_complete(datasets: Comm
 def test_nothing_heavy_is_imported_to_show_help() -> None:
     code = (
         "import sys; import recbench.cli.datasets; "
-        "print([m for m in ('pandas', 'pyarrow', 'numpy', 'torch', 'recbole') if m in sys.modules])"
+        "print([m for m in ('pandas', 'pyarrow', 'numpy', 'torch', 'recbole', 'requests', 'duckdb') if m in sys.modules])"
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

@@ -133,7 +133,7 @@ def test_killed_while_the_data_set_is_prepared(run: list[str], here: Here, tmp_p
     pytest.importorskip("recbole")
     arguments = ["run", "--method", "stoppable", "--dataset", "ml-100k", "--runs-dir", tmp_path / "runs", "--json"]
     home = str(tmp_path / "home")
-    killed = run_process(*arguments, RECBENCH_HOME=home, STOP_AT="recbench.data.store:hash_file")
+    killed = run_process(*arguments, RECBENCH_HOME=home, STOP_AT="recbench.data.folders:hash_file")
     assert killed.returncode == -signal.SIGKILL
     assert not (tmp_path / "home" / "datasets" / "ml-100k").exists()
     listed = run_process("datasets", "list", "--json", RECBENCH_HOME=home)

@@ -16,9 +16,10 @@ from recbench.contracts.dataset import Dataset, ProvidedSplit
 from recbench.contracts.errors import DataError, UsageError
 from recbench.contracts.hashing import hash_file
 from recbench.contracts.protocol import Protocol
-from recbench.data import store
+from recbench.data import folders
+from recbench.data.folders import RECORD, read_dataset, save_dataset, stored_records
 from recbench.data.split import make_split
-from recbench.data.store import RECORD, load_dataset, prepare, read_dataset, save_dataset, stored_records
+from recbench.data.store import load_dataset
 from recbench.testing.tiny import tiny_dataset
 
 
@@ -128,6 +129,8 @@ def test_unknown_names() -> None:
     assert "ml-100k" in error.value.message
     with pytest.raises(DataError, match="CDs and Vinyl") as error:
         load_dataset("cds")
+    assert "recbench datasets prepare cds" in str(error.value)
+    assert "/meta_CDs_and_Vinyl.json.gz" in str(error.value)
     assert "recbench datasets import DIR --name cds --format d3-csv" in str(error.value)
     with pytest.raises(DataError, match="not a folder"):
         load_dataset("./nowhere")
@@ -159,7 +162,7 @@ def test_what_breaks_off_leaves_nothing_that_looks_complete(monkeypatch: pytest.
     def break_off(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(store, "write_json", break_off)
+    monkeypatch.setattr(folders, "write_json", break_off)
     with pytest.raises(KeyboardInterrupt):
         save_dataset(tiny_dataset())
     with pytest.raises(DataError, match="Unknown data set 'tiny'"):
@@ -170,20 +173,3 @@ def test_what_breaks_off_leaves_nothing_that_looks_complete(monkeypatch: pytest.
 def test_left_over_temporary_folders_are_no_data_sets(home: Path) -> None:
     (home / "datasets" / ".tiny.abc.tmp").mkdir(parents=True)
     assert stored_records() == ([], [])
-
-
-def test_preparing_ml_100k_twice_does_it_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    calls = []
-
-    def make(from_dir: Path | None) -> Dataset:
-        calls.append(from_dir)
-        return replace(tiny_dataset(), name="ml-100k")
-
-    monkeypatch.setitem(store.BUILT_IN, "ml-100k", make)
-    assert load_dataset("ml-100k").name == "ml-100k"
-    prepare("ml-100k")
-    assert calls == [None]
-    prepare("ml-100k", Path("there"), again=True)
-    assert calls == [None, Path("there")]
-    with pytest.raises(DataError, match="known"):
-        prepare("toys")

@@ -1,4 +1,9 @@
-"""MovieLens-100K from the two files that the RecBole package ships: no download.
+"""MovieLens: 100K from the two files that the RecBole package ships (no download); 1M, 20M and 25M as published.
+
+1M, 20M and 25M are read right from their zip files: nothing is unpacked to disk, and only the two members that are
+needed are opened, by name. A folder with these two files does as well. Every rating is an event, also a low one, as
+in the works that compare sequential recommenders on MovieLens; the ratings are kept. The catalogue is the whole list
+of movies, also those that nobody rated.
 
 RecBole splits MovieLens's title "Star Wars (1977)" into a title and a year. The year is put back: it is how the movie
 is called in MovieLens, and it tells remakes apart. Of 1,682 movies, 45 share a bare title with another one; with the
@@ -10,14 +15,24 @@ Data: F. M. Harper and J. A. Konstan, "The MovieLens Datasets: History and Conte
 
 from __future__ import annotations
 
+import csv
+import io
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import IO
+
+import pyarrow as pa
+import pyarrow.csv
 
 from recbench.contracts.dataset import Dataset
 from recbench.contracts.errors import DataError
 from recbench.data.build import RawEvents, RawItems, build_dataset
 from recbench.data.sources.recbole_atomic import find_atomic_files
-from recbench.data.tables import TableFile, open_table, read_columns
+from recbench.data.tables import TableFile, open_table, read_columns, reading
 from recbench.data.text import CATEGORY_SEPARATOR
 
 _EVENT_COLUMNS = ("user_id", "item_id", "timestamp", "rating")
@@ -25,6 +40,121 @@ _ITEM_COLUMNS = ("item_id", "movie_title", "release_year", "class")
 _HINT = (
     "recbench datasets prepare ml-100k --from-dir DIR takes any folder with RecBole's ml-100k.inter and ml-100k.item."
 )
+
+
+_BLOCK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class MovieLensFiles:
+    """How the files of one release are written.
+
+    Attributes:
+        title: what the release is called.
+        ratings, movies: names of the two files, in a folder called after the data set in the zip file.
+        encoding: of both.
+        delimited_by_colons: columns are separated by ``::`` and there is no header line; else RFC 4180 with a header.
+    """
+
+    title: str
+    ratings: str = "ratings.csv"
+    movies: str = "movies.csv"
+    encoding: str = "utf-8"
+    delimited_by_colons: bool = False
+
+
+#: The releases that are downloaded, by data set name.
+RELEASES: dict[str, MovieLensFiles] = {
+    "ml-1m": MovieLensFiles("MovieLens-1M", "ratings.dat", "movies.dat", "latin-1", delimited_by_colons=True),
+    "ml-20m": MovieLensFiles("MovieLens-20M"),
+    "ml-25m": MovieLensFiles("MovieLens-25M"),
+}
+
+
+def movielens(name: str, path: Path) -> Dataset:
+    """Return MovieLens-1M, 20M or 25M: all ratings as events, titles with year, genres as categories.
+
+    Args:
+        name: a key of :data:`RELEASES`.
+        path: the release's zip file, or a folder with its two files.
+
+    Raises:
+        DataError: a file is missing or damaged.
+    """
+    files = RELEASES[name]
+    where = f"{path}/{files.ratings}"
+    with _open(path, name, files.ratings, files.encoding) as stream:
+        ratings = _read_ratings(stream, files)
+    with _open(path, name, files.movies, files.encoding) as stream:
+        movies = list(_movies(stream, files, f"{path}/{files.movies}"))
+    return build_dataset(
+        name,
+        RawEvents(where, ratings["user"], ratings["item"], ratings["time"], rating=ratings["rating"]),
+        RawItems(
+            f"{path}/{files.movies}",
+            [item for item, _, _ in movies],
+            [title for _, title, _ in movies],
+            [CATEGORY_SEPARATOR.join(genres.split("|")) for _, _, genres in movies],
+        ),
+        source=f"{files.title} (GroupLens), all ratings as events",
+        noun="movies",
+    )
+
+
+@contextmanager
+def _open(path: Path, name: str, member: str, encoding: str) -> Iterator[IO[bytes]]:
+    """Open one of the two files, in the zip file or in the folder.
+
+    Raises:
+        DataError: it is not there, or what is read of it is damaged.
+    """
+    with reading(path, encoding):
+        if path.is_dir():
+            with (path / member).open("rb") as stream:
+                yield stream
+            return
+        try:
+            with zipfile.ZipFile(path) as archive, archive.open(f"{name}/{member}") as stream:
+                yield stream
+        except KeyError:
+            raise DataError(f"{path} holds no {name}/{member}.", "Check that it is the right zip file.") from None
+        except zipfile.BadZipFile as error:
+            raise DataError(
+                f"{path} is a damaged zip file ({error}).", f"Delete it, then: recbench datasets prepare {name}"
+            ) from error
+
+
+def _read_ratings(stream: IO[bytes], files: MovieLensFiles) -> pa.Table:
+    names = ["user", "item", "rating", "time"]
+    # The columns hold numbers only, so each "::" is an empty column between two single colons.
+    every_other = [part for name in names for part in (name, f"{name}_gap")][:-1]
+    columns = every_other if files.delimited_by_colons else names
+    return pa.csv.read_csv(
+        stream,
+        pa.csv.ReadOptions(
+            column_names=columns, skip_rows=0 if files.delimited_by_colons else 1, block_size=_BLOCK_BYTES
+        ),
+        pa.csv.ParseOptions(delimiter=":" if files.delimited_by_colons else ","),
+        pa.csv.ConvertOptions(include_columns=names),
+    )
+
+
+def _movies(stream: IO[bytes], files: MovieLensFiles, where: str) -> Iterator[tuple[str, str, str]]:
+    """Yield id, title and genres of every movie."""
+    text = io.TextIOWrapper(stream, encoding=files.encoding, newline="")
+    rows: Iterator[list[str]]
+    if files.delimited_by_colons:
+        rows = (line.rstrip("\r\n").split("::") for line in text)
+    else:
+        rows = csv.reader(text)
+        next(rows, None)
+    for number, row in enumerate(rows, start=1):
+        if len(row) != 3:
+            raise DataError(
+                f"{where}: data row {number} has {len(row)} columns, expected id, title and genres.",
+                "Check that the file is whole.",
+            )
+        yield row[0], row[1], row[2]
 
 
 def ml_100k(from_dir: Path | None = None) -> Dataset:
