@@ -151,12 +151,12 @@ def _category_2018(name: str, raw: str) -> Category:
 
 
 def _category_2014(name: str, raw: str) -> Category:
-    return Category(f"{name}_2014", raw, noun_of(raw), (f"reviews_{raw}_5.json.gz",), f"meta_{raw}.json.gz")
+    return Category(f"{name}-2014", raw, noun_of(raw), (f"reviews_{raw}_5.json.gz",), f"meta_{raw}.json.gz")
 
 
 def _category_2023(name: str, raw: str) -> Category:
     return Category(
-        name=f"{name}_2023",
+        name=f"{name}-2023",
         raw_name=raw,
         noun=noun_of(raw),
         reviews=(f"{raw}.csv.gz",),
@@ -169,12 +169,12 @@ def _category_2023(name: str, raw: str) -> Category:
 #: Amazon 2018 by data set name; the paper's four are ``toys``, ``cds``, ``games`` and ``instruments``.
 CATEGORIES: Mapping[str, Category] = {name: _category_2018(name, raw) for name, raw in _SHORT_2018.items()}
 
-#: Amazon 2014, 5-core, by data set name (``beauty_2014``).
+#: Amazon 2014, 5-core, by data set name (``beauty-2014``).
 CATEGORIES_2014: Mapping[str, Category] = {
     category.name: category for category in (_category_2014(name, raw) for name, raw in _SHORT_2014.items())
 }
 
-#: Amazon 2023, the rating-only 5-core files, by data set name (``games_2023``).
+#: Amazon 2023, the rating-only 5-core files, by data set name (``games-2023``).
 CATEGORIES_2023: Mapping[str, Category] = {
     category.name: category for category in (_category_2023(name, raw) for name, raw in _SHORT_2023.items())
 }

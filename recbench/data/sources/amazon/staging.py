@@ -249,8 +249,8 @@ def _bad_line(raw: RawFile, bad: list[tuple[int, str]]) -> DataError:
     allowed = f" ({len(bad)} bad lines, at most {raw.skip_bad_lines} may be left out)" if raw.skip_bad_lines else ""
     return DataError(
         f"{raw.path}, line {number}: {problem}{allowed}.",
-        "Download or copy the file again, or mend that line. To leave out up to N such lines, which is then said "
-        "wherever the data set is described, allow N bad lines (skip_bad_lines).",
+        "Download or copy the file again, or mend that line. (From Python, skip_bad_lines=N leaves out up to N such "
+        "lines; the data set's notes then say so.)",
     )
 
 
