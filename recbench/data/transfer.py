@@ -30,7 +30,8 @@ from recbench.contracts.progress import Progress
 
 logger = logging.getLogger(__name__)
 
-_CHUNK_BYTES = 1 << 20
+# What a stalled connection may lose: a piece that is not whole yet is fetched again.
+_CHUNK_BYTES = 1 << 16
 _MB = 10**6
 _PASSING_STATUS = {408, 425, 429}  # request timeout, too early, too many requests
 #: First bytes of the files that have such; a page of HTML is never taken for one of them.
