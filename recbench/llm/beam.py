@@ -26,8 +26,10 @@ from recbench.llm.trie import TokenTrie
 from recbench.llm.writer import Prefix, TitleWriter
 
 _NONE = -1
-# A longer stretch saves model calls, but its tokens are lost if the beam is dropped on the way.
-_STRETCH = 8
+# Tokens of a stretch that are read at once. Reading more saves model calls, but what was read is lost if the beam is
+# dropped on the way, so it must come nearly for free: calls of this many tokens cost little more than small ones.
+_STRETCHES = (1, 2, 4, 8, 16, 32, 64)
+_CHEAP_CALL = {"cpu": 96, "cuda": 256}
 # Dropping finished rows copies the cache of the others, so it waits until a good part has finished.
 _DROP_BELOW = 0.75
 # Slots to make room for at first, per beam; few titles are longer.
@@ -149,7 +151,7 @@ class _Work:
         beams: M.
         children: W.
         tokens: N, 0 if all continuations are known already.
-        stretch: D.
+        stretch: D, at most.
     """
 
     rows: int
@@ -203,25 +205,24 @@ class _Beams:
         """Return only these rows."""
         return _Beams(*(getattr(self, field.name)[rows] for field in fields(self)))
 
-    def to_read(self, trie: DeviceTrie) -> Tensor:
-        """Return int64 (R, K): how many tokens each beam wants read, 0 where it needs none."""
+    def to_read(self, trie: DeviceTrie, stretch: int) -> Tensor:
+        """Return int64 (R, K): how many tokens each beam wants read, at most ``stretch``, 0 where it needs none."""
         needs = (self.n_read == 0) & torch.isfinite(self.score) & ~self.done[:, None]
-        return trie.run[self.node].clamp(1, _STRETCH).where(needs, 0)
+        return trie.run[self.node].clamp(1, stretch).where(needs, 0)
 
     def work(self, trie: DeviceTrie) -> _Work:
         """Return what comes next, with one wait for the device."""
         alive = torch.isfinite(self.score) & ~self.done[:, None]
-        to_read = self.to_read(trie)
-        numbers = torch.stack(
-            [
-                (~self.done).sum(),
-                alive.sum(dim=1).max(),
-                trie.n_children(self.node).where(alive, 0).max(),
-                to_read.sum(dim=1).max(),
-                to_read.max(),
-            ]
-        )
-        return _Work(*numbers.tolist())
+        numbers = [
+            (~self.done).sum(),
+            alive.sum(dim=1).max(),
+            trie.n_children(self.node).where(alive, 0).max(),
+            *(self.to_read(trie, stretch).sum(dim=1).max() for stretch in _STRETCHES),
+        ]
+        rows, beams, children, *tokens = torch.stack(numbers).tolist()
+        cheap = [n for n, fed in enumerate(tokens) if rows * fed <= _CHEAP_CALL[self.node.device.type]]
+        choice = max(cheap, default=0)
+        return _Work(rows, beams, children, tokens[choice], _STRETCHES[choice])
 
     def advance(self, best: _Best, trie: DeviceTrie, step: int, length_penalty: float) -> None:
         """Take the best 2 K continuations of this step: finish some, keep the others running."""
@@ -321,7 +322,7 @@ class _Search:
         if work.tokens == 0:
             return
         beams, trie = self.beams, self.trie
-        length = beams.to_read(trie)[:, : work.beams]
+        length = beams.to_read(trie, work.stretch)[:, : work.beams]
         # The stretches of a row lie behind each other; ``beam`` is whose stretch a token belongs to.
         end = length.cumsum(dim=1)
         self.at = (end - length).clamp(max=work.tokens - 1)

@@ -17,6 +17,7 @@ from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
 from recbench.contracts.errors import ConfigError
+from recbench.llm.attention import grouped_attention
 from recbench.llm.writer import Prefix, TitleWriter, positions, run_body
 
 ROOT = -1
@@ -85,13 +86,14 @@ class AnswerTree:
         position = visible.sum(dim=2) - 1
         self._positions = torch.cat([self._positions, position], dim=1)
         embeds = self._writer.embed(token)
-        output = self._writer.lm.get_decoder()(
-            inputs_embeds=embeds,
-            attention_mask=self._layers.masks(visible, position, self._positions, embeds.dtype),
-            position_ids=position,
-            past_key_values=self._cache,
-            use_cache=True,
-        )
+        with grouped_attention(self._writer.lm):
+            output = self._writer.lm.get_decoder()(
+                inputs_embeds=embeds,
+                attention_mask=self._layers.masks(visible, position, self._positions, embeds.dtype),
+                position_ids=position,
+                past_key_values=self._cache,
+                use_cache=True,
+            )
         return self._writer.logits(output.last_hidden_state)
 
     def _seen(self, parent: Tensor, depth: int) -> Tensor:
