@@ -19,7 +19,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
+import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
@@ -198,12 +200,58 @@ def _read_delimited(file: TableFile, columns: Sequence[str]) -> pa.Table:
 
 
 def _read_json_lines(file: TableFile, columns: Sequence[str]) -> pa.Table:
+    """Read JSON lines with duckdb, which is over ten times as fast as line by line; what it refuses is read by line.
+
+    Both give the same texts. duckdb lets pass a comma before a closing brace, and takes a line ``null`` for an object
+    without keys; of all else that is wrong, the error names the line.
+    """
+    fast = _read_json_fast(file, columns) if codecs.lookup(file.encoding).name == "utf-8" else None
+    if fast is not None:
+        return fast
     values: dict[str, list[str | None]] = {column: [] for column in columns}
     for number, line in numbered_lines(file.path, file.encoding):
         record = _json_object(file.path, line, number)
         for column in columns:
             values[column].append(_as_text(record.get(column)))
     return pa.table({column: pa.array(texts, pa.string()) for column, texts in values.items()})
+
+
+def _read_json_fast(file: TableFile, columns: Sequence[str]) -> pa.Table | None:
+    """Return the values as text, or None where duckdb cannot read the file."""
+    with file.path.open("rb") as stream:
+        compression = "gzip" if stream.read(2) == b"\x1f\x8b" else "none"
+    path = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(file.path))
+    keys = ", ".join(f"{_sql_text(column)}: 'JSON'" for column in columns)
+    names = ", ".join(f'"{column.replace(chr(34), 2 * chr(34))}"::VARCHAR' for column in columns)
+    try:
+        with duckdb.connect(config={"autoinstall_known_extensions": False}) as connection:
+            # Values stay JSON here: numbers keep all their digits.
+            relation = connection.sql(
+                f"SELECT {names} FROM read_json({_sql_text(path)}, columns = {{{keys}}}, auto_detect = false, "
+                f"format = 'newline_delimited', compression = '{compression}', hive_partitioning = false)"
+            )
+            table = relation.to_arrow_table()
+    except duckdb.Error:
+        return None
+    texts = ([_texts_of_json(chunk) for chunk in column.chunks] for column in table.columns)
+    return pa.table([pa.chunked_array(chunks, pa.string()) for chunks in texts], names=list(columns))
+
+
+def _texts_of_json(values: pa.Array) -> pa.Array:
+    """Turn values written in JSON into text, as :func:`_as_text` does; only unusual ones need Python."""
+    is_text = pc.match_substring_regex(values, r'^"[^"\\]*"$')
+    is_whole = pc.match_substring_regex(values, r"^(0|-?[1-9][0-9]*)$")
+    plain = pc.if_else(is_text, pc.utf8_slice_codeunits(values, 1, -1), values)
+    unusual = pc.fill_null(pc.invert(pc.or_(is_text, is_whole)), False)
+    if not pc.any(unusual).as_py():
+        return plain
+    encoded = values.filter(unusual).dictionary_encode()
+    texts = pa.array([_as_text(json.loads(text)) for text in encoded.dictionary.to_pylist()], pa.string())
+    return pc.replace_with_mask(plain, unusual, texts.take(encoded.indices))
+
+
+def _sql_text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _json_keys(path: Path, encoding: str) -> tuple[str, ...]:

@@ -300,7 +300,7 @@ def test_a_long_transfer_shows_its_progress(server: FaultyServer, source: Source
             self.seen: list[tuple[str, int | None, int]] = []
             self.steps = 0
 
-        def bar(self, label: str, total: int | None, done: int = 0):  # noqa: ANN202
+        def bar(self, label: str, total: int | None, done: int = 0):
             self.seen.append((label, total, done))
             return self
 
