@@ -63,11 +63,11 @@ class ReviewTable:
             "user_number FROM (SELECT user_id FROM reviews SEMI JOIN titled USING (item_id) GROUP BY user_id "
             f"HAVING count(*) >= {self._core})"
         )
-        columns = self._connection.execute(
+        columns = self._connection.sql(
             "SELECT user_number, item_number, time::BIGINT AS time, rating::FLOAT AS rating "
             "FROM reviews JOIN known_users USING (user_id) JOIN titled USING (item_id) ORDER BY row"
-        ).fetchnumpy()
-        user, item, time, rating = (np.asarray(column) for column in columns.values())
+        ).to_arrow_table()
+        user, item, time, rating = (column.to_numpy() for column in columns.columns)
         return CodedEvents(user, item, time, rating, per_second)
 
     def user_ids(self, users: np.ndarray) -> list[str]:
