@@ -1,7 +1,7 @@
 """``python -m benchmarks.speed [NAME...] [--json]``: our seconds against a plain baseline's, one row per benchmark.
 
 A benchmark is a module ``bench_<name>.py`` in this folder with a function ``run()`` that returns ``name``,
-``ours_s``, ``baseline_s``, ``ratio``, ``equal`` and ``sizes``.
+``ours_s``, ``baseline_s``, ``ratio``, ``equal`` and ``sizes``. Further facts of a row are printed below it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,8 @@ import platform
 import sys
 from pathlib import Path
 from typing import Any
+
+_COLUMNS = {"name", "ours_s", "baseline_s", "ratio", "equal", "sizes"}
 
 
 def names() -> list[str]:
@@ -48,6 +50,9 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{row['name']:<10} {row['ours_s']:>9.4f}s {row['baseline_s']:>9.4f}s {row['ratio']:>7.1f}x  "
                 f"{'yes' if row['equal'] else 'NO':<5}  {row['sizes']}"
             )
+            for name, facts in row.items():
+                if name not in _COLUMNS:
+                    print(f"  {name}: {json.dumps(facts)}")
         print(f"hardware: {hardware()}")
     return 0 if all(row["equal"] for row in rows) else 1
 

@@ -184,27 +184,37 @@ def decode_ours(work: Workload, trie: DeviceTrie, penalty: float) -> list[BeamRe
     return [beam_search(work.writer, work.writer.read(ids, mask), trie, BEAMS, penalty) for ids, mask in work.batches]
 
 
+Call = tuple[str, tuple[Any, ...]]
+
+
+class RecordedTree(AnswerTree):
+    """A tree that writes down what is asked of it."""
+
+    def __init__(self, log: list[Call], *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.log = log
+
+    def extend(self, token: Tensor, parent: Tensor, depth: int = 1) -> Tensor:
+        """See :class:`AnswerTree`."""
+        self.log.append(("extend", (token, parent, depth)))
+        return super().extend(token, parent, depth)
+
+    def keep(self, rows: Tensor) -> None:
+        """See :class:`AnswerTree`."""
+        self.log.append(("keep", (rows,)))
+        super().keep(rows)
+
+
 @dataclass
 class Recorder:
-    """Remembers what a search asked of its trees, to play it again."""
+    """Remembers the calls of every tree that a search makes, to play them again."""
 
-    calls: list[list[tuple[str, tuple[Any, ...]]]] = field(default_factory=list)
+    calls: list[list[Call]] = field(default_factory=list)
 
     def tree(self, *arguments: Any) -> AnswerTree:
         """Return a tree that writes its calls down."""
-        log: list[tuple[str, tuple[Any, ...]]] = []
-        self.calls.append(log)
-
-        class Recorded(AnswerTree):
-            def extend(self, token: Tensor, parent: Tensor, depth: int = 1) -> Tensor:
-                log.append(("extend", (token, parent, depth)))
-                return super().extend(token, parent, depth)
-
-            def keep(self, rows: Tensor) -> None:
-                log.append(("keep", (rows,)))
-                super().keep(rows)
-
-        return Recorded(*arguments)
+        self.calls.append([])
+        return RecordedTree(self.calls[-1], *arguments)
 
 
 def replay_without_trie(work: Workload, recorder: Recorder) -> None:
@@ -324,13 +334,13 @@ def run(
     work = make_workload(model, device, n_batches, batch_size)
     flavours = {name: measure(work, penalty, device, repeats, baseline) for name, penalty in PENALTIES.items()}
     ours_s = sum(facts["ours_s"] for facts in flavours.values())
-    baseline_s = sum(facts.get("baseline_s", float("nan")) for facts in flavours.values())
+    baseline_s = sum(facts["baseline_s"] for facts in flavours.values()) if baseline else None
     lengths = [int(n) for _, mask in work.batches for n in mask.sum(dim=1)]
     return {
         "name": NAME,
         "ours_s": ours_s,
         "baseline_s": baseline_s,
-        "ratio": baseline_s / ours_s,
+        "ratio": baseline_s / ours_s if baseline_s is not None else None,
         "equal": all(facts.get("equal", True) for facts in flavours.values()),
         "sizes": {
             "titles": len(work.codec.answers.tokens),
