@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import gzip
 import json
+import resource
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -262,4 +266,38 @@ def test_too_little_memory_is_said(tmp_path: Path) -> None:
         open_engine(tmp_path / "scratch", Resources(2 << 20, 1)) as connection,
     ):
         read(connection, path)
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+@contextmanager
+def files_of_at_most(n_bytes: int) -> Iterator[None]:
+    """Let this process write no larger file; to it that looks much like a full disk."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (n_bytes, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
+    path = write_lines(tmp_path / "reviews.json", ROWS)
+    with (
+        pytest.raises(ArtifactError, match=r"Cannot (work in|write) .*scratch"),
+        open_engine(tmp_path / "scratch", Resources(256 << 20, 1)) as connection,
+        files_of_at_most(100),
+    ):
+        read(connection, path)
+    assert not list((tmp_path / "scratch").iterdir())
+
+
+def test_an_interrupt_within_a_query_is_an_interrupt(tmp_path: Path) -> None:
+    timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    with (
+        pytest.raises(KeyboardInterrupt),
+        open_engine(tmp_path / "scratch", Resources(256 << 20, 1)) as connection,
+    ):
+        connection.execute("SELECT count(*) FROM range(10**6) a, range(10**6) b WHERE a.range % 7 = b.range")
+    timer.join()
     assert not list((tmp_path / "scratch").iterdir())

@@ -65,6 +65,11 @@ def open_engine(scratch: Path, resources: Resources) -> Iterator[duckdb.DuckDBPy
             f"Cannot work in {scratch}: {_first_line(error)}",
             "Free some disk space or mend the permissions; nothing half-written is used.",
         ) from error
+    except (duckdb.InterruptException, RuntimeError) as error:
+        # Ctrl-C within a query reaches us under these names.
+        if "interrupt" not in str(error).lower():
+            raise
+        raise KeyboardInterrupt from error
     finally:
         shutil.rmtree(spill, ignore_errors=True)
 
