@@ -6,7 +6,9 @@ import gzip
 import json
 import resource
 import signal
-import threading
+import subprocess
+import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -291,13 +293,24 @@ def test_a_full_disk_is_said_and_leaves_nothing(tmp_path: Path) -> None:
     assert not list((tmp_path / "scratch").iterdir())
 
 
+LONG_QUERY = """
+import sys
+from pathlib import Path
+from recbench.data.sources.amazon.engine import Resources, open_engine
+with open_engine(Path(sys.argv[1]), Resources(256 << 20, 1)) as connection:
+    print("go", flush=True)
+    connection.execute("SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range % 7 = b.range")
+"""
+
+
 def test_an_interrupt_within_a_query_is_an_interrupt(tmp_path: Path) -> None:
-    timer = threading.Timer(0.2, signal.raise_signal, [signal.SIGINT])
-    timer.start()
-    with (
-        pytest.raises(KeyboardInterrupt),
-        open_engine(tmp_path / "scratch", Resources(256 << 20, 1)) as connection,
-    ):
-        connection.execute("SELECT count(*) FROM range(10**6) a, range(10**6) b WHERE a.range % 7 = b.range")
-    timer.join()
+    command = [sys.executable, "-c", LONG_QUERY, str(tmp_path / "scratch")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "go\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == -signal.SIGINT
+    assert errors.strip().splitlines()[-1] == "KeyboardInterrupt"
     assert not list((tmp_path / "scratch").iterdir())
