@@ -6,7 +6,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -35,15 +35,18 @@ class FaultyServer:
             half, ``short`` announces and sends the first half only, ``long`` announces more than there is, ``html``
             is a page with status 200, a number is that status, ``other`` serves other bytes of the same length,
             ``norange`` ignores a request for a range, ``shifted`` answers with another range than asked for,
-            ``nolength`` does not say how long the file is, ``slow`` takes a tenth of a second per piece.
+            ``nolength`` does not say how long the file is, ``slow`` takes two seconds, ``wait`` waits until
+            ``release`` is set.
         validators: whether files have an entity tag.
         requests: every request, in order.
+        release: lets the answers go on that wait.
     """
 
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[str]] = field(default_factory=dict)
     validators: bool = True
     requests: list[Request] = field(default_factory=list)
+    release: threading.Event = field(default_factory=threading.Event)
     url: str = ""
 
     def serve_folder(self, folder: Path) -> None:
@@ -76,12 +79,19 @@ class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     headers: Message
 
+    def handle(self) -> None:
+        """Answer requests until the client goes, in whatever way it goes."""
+        with suppress(ConnectionResetError):
+            super().handle()
+
     def do_GET(self) -> None:
         """Answer one request."""
         state, path = self.server_state, self.path.lstrip("/")
         asked = self.headers.get("Range")
         state.requests.append(Request(path, asked, self.headers.get("If-Range")))
         fault = state.faults[path].pop(0) if state.faults.get(path) else ""
+        if fault == "wait":
+            state.release.wait(timeout=60)
         if path not in state.files:
             fault = "404"
         if fault.isdigit():
@@ -136,7 +146,7 @@ class _Handler(BaseHTTPRequestHandler):
             for piece in range(0, len(body), max(len(body) // 100, 1)):
                 self.wfile.write(body[piece : piece + max(len(body) // 100, 1)])
                 self.wfile.flush()
-                time.sleep(0.1)
+                time.sleep(0.02)
         else:
             self.wfile.write(body[:length])
             self.close_connection = fault in ("long", "nolength")

@@ -93,7 +93,7 @@ def transfer(url: str, part: Path, limits: Limits, progress: Progress) -> None:
         RefusedError: the address does not give the file.
         ArtifactError: it cannot be written; what has come is kept.
     """
-    failures, most = 0, _size(part)
+    failures, most = 0, 0
     while True:
         try:
             _attempt(url, part, limits, progress)
@@ -117,10 +117,9 @@ def discard_part(part: Path) -> None:
 
 def _attempt(url: str, part: Path, limits: Limits, progress: Progress) -> None:
     state = _read_state(part)
-    if state is None or state.url != url or state.validator is None:
-        discard_part(part)
-        state = None
-    have = _size(part)
+    # A part that comes from elsewhere stays until this address has something better.
+    ours = state is not None and state.url == url and state.validator is not None
+    have = _size(part) if ours else 0
     if state is not None and have and have == state.total_bytes:
         return
     headers = {"Accept-Encoding": "identity", "User-Agent": f"recbench/{version('recbench')}"}
@@ -132,7 +131,6 @@ def _attempt(url: str, part: Path, limits: Limits, progress: Progress) -> None:
         first = next(chunks, b"")
         if not start:
             _refuse_other_kinds(response, first, part, total)
-        if start != have:
             discard_part(part)
         write_json(_state_path(part), _state(url, response, total).model_dump(mode="json"))
         _append(part, first, chunks, total, progress)
