@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -90,9 +91,7 @@ def test_strict_rules_mend_what_the_published_ones_do(tmp_path: Path) -> None:
     assert split.valid.timestamp.max() < split.test.timestamp.min()
 
 
-def test_sizes_are_compared_with_the_paper_under_the_papers_rules_only(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_sizes_are_compared_with_the_paper_under_the_papers_rules_only(tmp_path: Path) -> None:
     reviews, meta = random_world(3, 60, 25, 900).write(tmp_path)
     few = amazon_2018(CATEGORIES["toys"], reviews, meta, scratch=tmp_path / "s", least_items=5, resources=SMALL)
     assert not few.notes
@@ -134,7 +133,7 @@ def test_metadata_of_another_category(tmp_path: Path) -> None:
     assert "belong together" in str(caught.value.hint)
 
 
-def test_a_preparation_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_preparation_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     reviews, meta = random_world(3, 60, 25, 900).write(tmp_path)
     broken = tmp_path / "broken.json"
     broken.write_text("{")
@@ -146,6 +145,18 @@ def test_a_preparation_goes_on_where_it_was_stopped(tmp_path: Path, monkeypatch:
     assert staged.stat().st_mtime_ns == before
     left = sorted(file.suffix for file in (tmp_path / "s").iterdir())
     assert left == [".json", ".json", ".parquet", ".parquet"]
+
+
+def test_two_at_once_do_not_harm_each_other(tmp_path: Path) -> None:
+    reviews, meta = random_world(3, 60, 25, 900).write(tmp_path)
+
+    def make(_: int) -> str:
+        category = CATEGORIES["toys"]
+        return amazon_2018(category, reviews, meta, scratch=tmp_path / "s", least_items=5, resources=SMALL).fingerprint
+
+    with ThreadPoolExecutor(3) as pool:
+        assert len(set(pool.map(make, range(3)))) == 1
+    assert len(list((tmp_path / "s").iterdir())) == 4
 
 
 def python_lines(path: Path, rows: Iterable[dict[str, Any]]) -> Path:

@@ -142,9 +142,8 @@ def _csv_reader(raw: RawFile, source: str) -> str:
         header = _csv_header(raw, stream)
     kinds = {field.key: field.sql_type for field in raw.fields}
     columns = ", ".join(f"{quoted(name)}: {quoted(kinds.get(name, 'VARCHAR'))}" for name in header)
-    return (
-        f"""read_csv({source}, columns = {{{columns}}}, header = true, auto_detect = false, delim = ',', quote = '"')"""
-    )
+    layout = "header = true, auto_detect = false, delim = ',', quote = '\"'"
+    return f"read_csv({source}, columns = {{{columns}}}, {layout})"
 
 
 def _copy(connection: duckdb.DuckDBPyConnection, source: str, fields: tuple[Field, ...], out: Path) -> None:
@@ -186,15 +185,22 @@ def _lines(raw: RawFile) -> Iterator[tuple[int, dict[str, Any], str | None]]:
         if raw.file_format == "csv":
             parse = partial(_csv_record, _csv_header(raw, stream))
         for number, line in enumerate(stream, start=2 if raw.file_format == "csv" else 1):
-            if not line.strip():
-                continue
-            try:
-                yield number, _values(raw, parse, line.decode("utf-8-sig" if number == 1 else "utf-8")), None
-            except UnicodeDecodeError as error:
-                yield number, {}, f"it is not UTF-8 text (byte 0x{line[error.start]:02x} at {error.start})"
-            except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
-                cut_off = not line.endswith(b"\n") and not isinstance(error, _WrongValue)
-                yield number, {}, "it is cut in half, and the file ends there" if cut_off else _said(error)
+            if line.strip():
+                yield number, *_read_line(raw, parse, line, "utf-8-sig" if number == 1 else "utf-8")
+
+
+def _read_line(
+    raw: RawFile, parse: Callable[[str], Any], line: bytes, encoding: str
+) -> tuple[dict[str, Any], str | None]:
+    """Return the wanted values of a line, and what is wrong with it, or None."""
+    try:
+        return _values(raw, parse, line.decode(encoding)), None
+    except UnicodeDecodeError as error:
+        return {}, f"it is not UTF-8 text (byte 0x{line[error.start]:02x} at {error.start})"
+    except _WrongValue as error:
+        return {}, str(error)
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        return {}, _said(error) if line.endswith(b"\n") else "it is cut in half, and the file ends there"
 
 
 class _WrongValue(ValueError):
