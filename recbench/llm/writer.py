@@ -12,6 +12,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+# Reading a beginning apart is one more model call.
+_WORTH_SHARING = 16
+
 
 @dataclass
 class Prefix:
@@ -19,7 +22,7 @@ class Prefix:
 
     Attributes:
         cache: keys and values of the P prompt columns.
-        mask: int64 (B, P), 1 for real tokens.
+        mask: int64 (B, P), 1 for real tokens. Padding stands at the left, or behind a beginning that all rows share.
         pending: (B, N, H) input embeddings that the model reads next, before the first answer token: the last prompt
             token, or the latent thoughts. At least one, so that the first answer token has a position to be
             predicted from.
@@ -47,6 +50,25 @@ def copy_cache(cache: DynamicCache, times: int = 1) -> DynamicCache:
             keys, values = keys.repeat_interleave(times, dim=0), values.repeat_interleave(times, dim=0)
         copied.update(keys, values, index)
     return copied
+
+
+def shared_beginning(ids: Tensor, mask: Tensor) -> int:
+    """Return how many first tokens left-padded rows (B, P) have in common; the last token of a row does not count."""
+    if len(ids) == 1:
+        return 0
+    length = mask.sum(dim=1, keepdim=True)
+    column = torch.arange(int(length.min()) - 1, device=ids.device) + ids.shape[1] - length
+    tokens = ids.gather(1, column)
+    return int((tokens == tokens[0]).all(dim=0).cumprod(dim=0).sum())
+
+
+def has_windows(lm: PreTrainedModel) -> bool:
+    """Whether some layers look back a limited number of columns, so that padding inside a prompt would matter."""
+    config = lm.config.get_text_config()
+    kinds = getattr(config, "layer_types", None)
+    if kinds:
+        return set(kinds) != {"full_attention"}
+    return getattr(config, "sliding_window", None) is not None
 
 
 def positions(mask: Tensor) -> Tensor:
@@ -98,15 +120,31 @@ class TitleWriter(nn.Module):
     def read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Prefix:
         """Read left-padded prompts.
 
+        Without gradients, the beginning that all prompts have in common (the instruction) is read once for all of
+        them. It then stands before the padding.
+
         Args:
             prompt_ids: int64 (B, P), padded on the left.
             prompt_mask: int64 (B, P).
         """
-        cache = DynamicCache()
+        cache, before = DynamicCache(), prompt_mask[:, :0]
+        shared = 0 if torch.is_grad_enabled() or has_windows(self.lm) else shared_beginning(prompt_ids, prompt_mask)
+        if shared >= _WORTH_SHARING:
+            first = int(prompt_mask[0].argmax())
+            beginning = self.embed(prompt_ids[:1, first : first + shared])
+            run_body(self.lm, beginning, torch.ones_like(prompt_mask[:1, :shared]), cache)
+            cache = copy_cache(cache, len(prompt_ids))
+            before = torch.ones_like(prompt_mask[:, :shared])
+            # A row's own tokens are its last ones, so it loses its first columns, whether padding or beginning.
+            own = prompt_mask.sum(dim=1, keepdim=True) - shared
+            prompt_ids = prompt_ids[:, shared:]
+            column = torch.arange(prompt_ids.shape[1], 0, -1, device=prompt_ids.device)
+            prompt_mask = (column <= own).to(before.dtype)
         embeds = self.embed(prompt_ids)
+        mask = torch.cat([before, prompt_mask[:, :-1]], dim=1)
         if prompt_ids.shape[1] > 1:
-            run_body(self.lm, embeds[:, :-1], prompt_mask[:, :-1], cache)
-        return Prefix(cache, prompt_mask[:, :-1], embeds[:, -1:])
+            run_body(self.lm, embeds[:, :-1], mask, cache)
+        return Prefix(cache, mask, embeds[:, -1:])
 
     def answer_hidden(self, prefix: Prefix, answer_ids: Tensor, answer_mask: Tensor) -> Tensor:
         """Return (B, T, H): the hidden states that predict each answer token. The prefix stays as it is."""

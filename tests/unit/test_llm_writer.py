@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config
 
-from recbench.llm.writer import TitleWriter
+from recbench.llm import writer as writer_module
+from recbench.llm.writer import TitleWriter, has_windows, shared_beginning
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12, 13]]
 ANSWERS = [[20, 21], [22, 23, 24]]
@@ -65,3 +66,63 @@ def test_gradients_equal_those_of_a_plain_forward(lm) -> None:
     sum(plain_logprobs(lm, p, a).sum() for p, a in zip(PROMPTS, ANSWERS, strict=True)).backward()
     for name, parameter in lm.named_parameters():
         assert (ours[name] - parameter.grad).norm() <= 1e-4 * parameter.grad.norm() + 1e-7, name
+
+
+@torch.no_grad()
+def test_a_beginning_that_all_prompts_share_is_read_once(lm, monkeypatch) -> None:
+    writer = TitleWriter(lm)
+    instruction = list(range(30, 60))
+    prompts = [instruction + prompt for prompt in PROMPTS]
+    ids, mask = pad(prompts, left=True, extra=2)
+    assert shared_beginning(ids, mask) == len(instruction)
+    rows_read = []
+    body = writer_module.run_body
+    monkeypatch.setattr(
+        writer_module,
+        "run_body",
+        lambda lm, embeds, *rest: rows_read.append(embeds.shape[:2]) or body(lm, embeds, *rest),
+    )
+    prefix = writer.read(ids, mask)
+    assert rows_read == [(1, 30), (2, 7)]
+    answer_ids, answer_mask = pad(ANSWERS, left=False)
+    ours = writer.answer_logprobs(prefix, answer_ids, answer_mask)
+    for row, (prompt, answer) in enumerate(zip(prompts, ANSWERS, strict=True)):
+        torch.testing.assert_close(ours[row, : len(answer)], plain_logprobs(lm, prompt, answer), atol=1e-5, rtol=1e-4)
+
+
+@torch.no_grad()
+def test_equal_prompts_still_wait_with_their_last_token(lm) -> None:
+    writer = TitleWriter(lm)
+    prompt = list(range(30, 60))
+    ids, mask = pad([prompt, prompt], left=True)
+    assert shared_beginning(ids, mask) == len(prompt) - 1
+    answer_ids, answer_mask = pad([ANSWERS[0]] * 2, left=False)
+    ours = writer.answer_logprobs(writer.read(ids, mask), answer_ids, answer_mask)
+    for row in ours:
+        torch.testing.assert_close(row, plain_logprobs(lm, prompt, ANSWERS[0]), atol=1e-5, rtol=1e-4)
+
+
+def test_nothing_is_shared_where_gradients_or_windows_are(lm) -> None:
+    ids, mask = pad([[*range(30, 60), 5], [*range(30, 60), 6, 7]], left=True)
+    assert TitleWriter(lm).read(ids, mask).mask.tolist() == mask[:, :-1].tolist()
+    assert not has_windows(lm)
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "vocab_size": 20,
+        "intermediate_size": 8,
+    }
+    windows = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+    assert has_windows(AutoModelForCausalLM.from_config(Qwen2Config(**sizes, **windows)))
+    assert has_windows(
+        AutoModelForCausalLM.from_config(MistralConfig(**sizes, num_key_value_heads=2, sliding_window=4))
+    )
+
+
+def test_shared_beginning_by_hand() -> None:
+    ids, mask = pad([[1, 2, 3, 4], [1, 2, 9], [1, 2, 3, 5, 6]], left=True)
+    assert shared_beginning(ids, mask) == 2
+    ids, mask = pad([[1, 2, 3], [1, 2]], left=True)
+    assert shared_beginning(ids, mask) == 1
+    assert shared_beginning(ids[:1], mask[:1]) == 0
