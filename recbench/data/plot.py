@@ -17,7 +17,6 @@ _SUFFIXES = (".png", ".pdf", ".svg")
 # Okabe and Ito's colours, which people with any colour vision tell apart.
 _BLUE, _ORANGE, _GREEN = "#0072B2", "#E69F00", "#009E73"
 _BINS = 60
-_MANY_LENGTHS = 30
 _DAY_S = 86_400
 
 
@@ -35,10 +34,12 @@ def plot_dataset(dataset: Dataset, split: Split, path: Path) -> None:
     """
     if path.suffix.lower() not in _SUFFIXES:
         raise UsageError(f"{path} is no kind of picture known here.", f"Suffixes: {', '.join(_SUFFIXES)}.")
+    from matplotlib import rc_context
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-    figure = Figure(figsize=(12, 3.6), layout="constrained")
+    figure = Figure(figsize=(13, 3.6), layout=ConstrainedLayoutEngine(wspace=0.06))
     FigureCanvasAgg(figure)
     popularity, lengths, time = figure.subplots(1, 3)
     _draw_popularity(popularity, dataset)
@@ -50,27 +51,36 @@ def plot_dataset(dataset: Dataset, split: Split, path: Path) -> None:
         axes.set_axisbelow(True)
     sizes = f"{len(dataset.users):,} users, {len(dataset.catalog):,} items, {len(dataset.interactions):,} interactions"
     figure.suptitle(f"{dataset.name}: {sizes}", fontsize=11)
-    with atomic_path(path) as temporary:
-        # No date in the file: the same data set gives the same bytes.
+    # No date and no random names in the file: the same data set gives the same bytes.
+    with atomic_path(path) as temporary, rc_context({"svg.hashsalt": "recbench"}):
         metadata = {} if path.suffix.lower() == ".png" else {"CreationDate" if path.suffix == ".pdf" else "Date": None}
         figure.savefig(temporary, format=path.suffix[1:].lower(), dpi=150, metadata=metadata)
 
 
 def _draw_popularity(axes: Any, dataset: Dataset) -> None:
+    from matplotlib.ticker import NullFormatter
+
     counts = np.sort(np.bincount(dataset.interactions.item, minlength=len(dataset.catalog)))[::-1]
     counts = counts[counts > 0]
     axes.loglog(np.arange(1, len(counts) + 1), counts, color=_BLUE, linewidth=2)
     axes.set(title="Popularity", xlabel="item, by rank", ylabel="events", xlim=(1, None))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_thousands())
+        axis.set_minor_formatter(NullFormatter())
+    if counts.size and counts[-1] * 10 > counts[0]:  # less than a decade: its only power of ten says too little
+        axes.set_yticks(sorted({int(counts[0]), int(counts[-1])}))
 
 
 def _draw_lengths(axes: Any, split: Split) -> None:
+    from matplotlib.ticker import MaxNLocator
+
     lengths = history_lengths(split)
     at = np.arange(1, len(lengths))
     axes.bar(at, lengths[1:], color=_BLUE, width=0.8)
     longest = split.facts["max_history"]
-    axes.set(title="Histories", xlabel=f"items in the history ({longest}: or more before the cut)", ylabel="rows")
-    if len(at) <= _MANY_LENGTHS:
-        axes.set_xticks(at[:: 1 if len(at) <= 12 else 5])
+    cut = f" ({longest}: that many or more)" if len(at) == longest else ""
+    axes.set(title="Histories", xlabel=f"items in the history{cut}", ylabel="rows")
+    axes.xaxis.set_major_locator(MaxNLocator(12, integer=True))
     axes.yaxis.set_major_formatter(_thousands())
 
 
@@ -93,7 +103,7 @@ def _draw_time(axes: Any, dataset: Dataset, split: Split) -> None:
             axes.axvline(moment, color=colour, linewidth=2, linestyle="--", label=f"{name} begins")
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8, loc="upper left")
-    locator = AutoDateLocator(maxticks=6)
+    locator = AutoDateLocator(minticks=3, maxticks=8)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))
     axes.yaxis.set_major_formatter(_thousands())
