@@ -145,18 +145,18 @@ def _missed(beam: BeamResult, exact: ExactResult) -> list[int]:
     return [len(set(true) - set(found)) for found, true, is_proven in lists if is_proven]
 
 
-def _is_consistent(
-    trained: Trained, prefix: Prefix, beam: BeamResult, exact: ExactResult, penalty: float
-) -> bool:  # fmt: skip
-    """Check scores by plain scoring, and that no beam beats a proven list at any place."""
-    best = exact.score[:, :TITLES]
+def _is_consistent(trained: Trained, prefix: Prefix, beam: BeamResult, exact: ExactResult, penalty: float) -> bool:
+    """Check the first titles' scores by plain scoring, and that no beam beats a proven list at any place."""
     answers = trained.codec.answers.tokens
-    labels = trained.codec.pad_answers([answers[number] for number in exact.sequence[:, 0].tolist()])
+    first, best = exact.sequence[:, 0], exact.score[:, :TITLES]
+    # An unproven list may be empty: any title stands in for its missing first one, which is then not looked at.
+    labels = trained.codec.pad_answers([answers[number] for number in first.clamp(min=0).tolist()]).to(first.device)
     mask = (labels != -100).long()
     plain = trained.writer.answer_logprobs(prefix, labels.clamp(min=0), mask).double().sum(1)
     plain = plain / mask.sum(1).double() ** penalty
+    right = ((plain - best[:, 0]).abs() < TOLERANCE * (1 + plain.abs())) | (first < 0)
     not_beaten = (best >= beam.score.double() - TOLERANCE).all(dim=1) | ~exact.proven
-    return bool(not_beaten.all()) and bool(((plain - best[:, 0]).abs() < TOLERANCE * (1 + plain.abs())).all())
+    return bool(right.all()) and bool(not_beaten.all())
 
 
 def main(arguments: list[str] | None = None) -> int:

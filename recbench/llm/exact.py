@@ -23,8 +23,8 @@ from recbench.llm.writer import Prefix, TitleWriter
 _NONE = -1
 # Tokens of a stretch without branches that are fed at once, at most: the rest may turn out not to matter.
 _STRETCH = 8
-# Steps to make room for in the tree of answers at first.
-_ROOM_STEPS = 8
+# First steps to make room for in the tree of answers; it grows where a search needs more.
+_ROOM_STEPS = 16
 
 
 class ExactSettings(StrictModel):
@@ -33,10 +33,10 @@ class ExactSettings(StrictModel):
     max_expansions: int = Field(
         4096, ge=1, description="tokens of the trie looked at per query, at most; a query that needs more is not proven"
     )
-    first_tokens: int = Field(
-        16, ge=1, description="tokens of one query fed to the model at once until as many titles are found as are wanted"
+    first_tokens: int = Field(16, ge=1, description="tokens of one query fed to the model at once at first")
+    tokens_per_step: int = Field(
+        128, ge=1, description="the same later on: an eighth of what was looked at, between first_tokens and this"
     )
-    tokens_per_step: int = Field(32, ge=1, description="the same afterwards, when what cannot matter is known")
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class _Search:
         self.bounded, self.trie, self.n_titles, self.settings = trie, trie.trie, n_titles, settings
         self.guide = guide if guide is not None and guide.alpha != 1.0 else None
         self.excluded = excluded
-        self.tree = AnswerTree(writer, prefix, room=_ROOM_STEPS * settings.tokens_per_step)
+        self.tree = AnswerTree(writer, prefix, room=_ROOM_STEPS * settings.first_tokens)
         self.n_rows, self.device = prefix.mask.shape[0], prefix.mask.device
         self.active = torch.arange(self.n_rows, device=self.device)
         self.threshold = torch.full((self.n_rows,), -torch.inf, dtype=torch.float64, device=self.device)
@@ -222,7 +222,9 @@ class _Search:
         frontier = frontier.take(_best_first(frontier.row, frontier.bound))
         length = self.trie.run[frontier.node].clamp(1, _STRETCH)
         end = _cumsum_in_row(length, frontier.row, self.n_rows)
-        step = torch.where(torch.isinf(self.threshold), self.settings.first_tokens, self.settings.tokens_per_step)
+        # The last ones chosen may turn out not to matter; with an eighth of the work so far, little is lost by that.
+        first, most = self.settings.first_tokens, self.settings.tokens_per_step
+        step = (self.expansions // 8).clamp(min=first).clamp(max=most)
         left = self.settings.max_expansions - self.expansions
         now = (end - length < step[frontier.row]) & (end <= left[frontier.row])
         goes_on = torch.zeros_like(left, dtype=torch.bool)
