@@ -102,7 +102,7 @@ def _draw_time(axes: Any, dataset: Dataset, split: Split) -> None:
             moment = np.datetime64(int(start), "s")
             axes.axvline(moment, color=colour, linewidth=2, linestyle="--", label=f"{name} begins")
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8, loc="upper left")
+        axes.legend(edgecolor="none", framealpha=0.9, fontsize=8, loc="upper left")
     locator = AutoDateLocator(minticks=3, maxticks=8)
     axes.xaxis.set_major_locator(locator)
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))

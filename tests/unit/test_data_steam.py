@@ -116,9 +116,11 @@ def test_the_fast_reader_is_used(files, monkeypatch: pytest.MonkeyPatch) -> None
     assert len(steam(*files(five_core() + odd)).interactions) == 25
 
 
-def test_a_record_with_lists_is_read_too(files) -> None:
-    reviews = [{**record, "tags": ["a", "b"]} for record in five_core()]
-    assert len(steam(*files(reviews)).interactions) == 25
+def test_odd_records_are_read_one_by_one_among_the_others(files, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = steam(*files(five_core())).fingerprint
+    monkeypatch.setattr(module, "_read_reviews_by_line", None)
+    reviews = [{**record, "tags": ["a", "b"]} if at % 3 else record for at, record in enumerate(five_core())]
+    assert steam(*files(reviews)).fingerprint == expected
 
 
 WRONG = [
