@@ -1,7 +1,7 @@
 """The data sets that recbench can make by itself: which public files each needs, how it is made, on whose terms.
 
-The addresses are those of the projects' own pages; where a project has moved, all its known addresses are listed and
-tried in turn. A mirror has the same files under their ``path``.
+The addresses are those in common use for the projects' own servers; where a project has moved, all its known
+addresses are listed and tried in turn. A mirror has the same files under their ``path``.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ _UCSD = (
     "https://jmcauley.ucsd.edu/data/",
 )
 _HUB = "https://huggingface.co/datasets/McAuley-Lab/Amazon-Reviews-2023/resolve/main/"
-_NO_LICENCE = "its page names no licence and asks to cite the paper; the files may not be passed on by recbench"
-_GROUPLENS = "GroupLens' own terms (README of the release): research; no redistribution, no commercial use unasked"
+_SEE_PAGE = "no licence known to recbench: see the page of the source, and cite its paper; recbench passes no file on"
+_GROUPLENS = "GroupLens' own terms: read the README of the release; recbench passes no file on"
 
 
 def _amazon_2018_recipe(category: Category) -> Recipe:
@@ -118,7 +118,7 @@ def _amazon_2018_recipe(category: Category) -> Recipe:
         ),
         rules="D3/R3 preprocessing: title filter, window to 2018-11 with at least 5,000 items, 5-core, in UTC",
         page="https://cseweb.ucsd.edu/~jmcauley/datasets/amazon_v2/",
-        terms=_NO_LICENCE,
+        terms=_SEE_PAGE,
         modes=MODES,
         published_csv=category.paper is not None,
     )
@@ -140,7 +140,7 @@ def _amazon_2014_recipe(category: Category) -> Recipe:
         build=build,
         rules="the release's own 5-core, all reviews, titles of the metadata",
         page="https://cseweb.ucsd.edu/~jmcauley/datasets/amazon/links.html",
-        terms=_NO_LICENCE,
+        terms=_SEE_PAGE,
     )
 
 
@@ -164,7 +164,7 @@ def _amazon_2023_recipe(category: Category) -> Recipe:
         build=build,
         rules="R2ec preprocessing: items with title and price, window to 2023-10 with at least 10,000 items, no k-core",
         page="https://amazon-reviews-2023.github.io/",
-        terms=_NO_LICENCE,
+        terms=_SEE_PAGE,
     )
 
 
@@ -192,7 +192,7 @@ def _all() -> Iterator[Recipe]:
         page="https://grouplens.org/datasets/movielens/100k/",
         terms=_GROUPLENS,
     )
-    # MD5 sums as GroupLens publishes them beside the files.
+    # MD5 sums that GroupLens is quoted with in public code; not compared with its own pages yet.
     yield _movielens_recipe("ml-1m", "c4d9eecfca2ab87c1945afe126590906")
     yield _movielens_recipe("ml-20m", "cd245b17a1ae2cc31bb14903e1204af3")
     yield _movielens_recipe("ml-25m", "6b51fb2759a8657d3bfcbfc42b592ada")
@@ -207,7 +207,7 @@ def _all() -> Iterator[Recipe]:
         build=lambda materials: steam(materials.files["reviews"], materials.files["games"]),
         rules="recbench's own: first review of each game by a user, games with a title, 5-core (the paper names none)",
         page="https://cseweb.ucsd.edu/~jmcauley/datasets.html#steam_data",
-        terms=_NO_LICENCE,
+        terms=_SEE_PAGE,
         published_csv=True,
     )
     yield from map(_amazon_2018_recipe, CATEGORIES.values())

@@ -167,7 +167,7 @@ def test_describe_names_source_checksums_and_rules(
     out = capsys.readouterr().out
     assert "| rules | reference: D3/R3 preprocessing" in out
     assert hash_file(raw / f"{META}.gz") in out
-    assert "names no licence" in out
+    assert "no licence known to recbench" in out
     assert (tmp_path / "toys.png").read_bytes().startswith(b"\x89PNG")
 
 
