@@ -238,7 +238,12 @@ class _Beams:
         kept = _best_columns(merged_score, n_beams)
         self.finished_score, self.finished_sequence = merged_score.gather(1, kept), merged_sequence.gather(1, kept)
 
-        running = best.score.masked_fill(ends | self.done[:, None], -torch.inf)
+        ended = ends | self.done[:, None]
+        if length_penalty == 0:
+            # Sums only fall, so a beam that is no better than the worst listed title cannot enter the list any more,
+            # and neither can any that it would have kept out.
+            ended |= best.score <= self.finished_score[:, -1:]
+        running = best.score.masked_fill(ended, -torch.inf)
         kept = _best_columns(running, n_beams)
         self.score, self.node = running.gather(1, kept), best.node.gather(1, kept)
         parent = best.parent.gather(1, kept)
