@@ -99,11 +99,12 @@ def test_sizes_are_compared_with_the_paper_under_the_papers_rules_only(tmp_path:
     made = amazon_2018(CATEGORIES["toys"], reviews, meta, scratch=tmp_path / "s", resources=SMALL)
     items, rows = len(made.catalog), len(made.interactions) - len(made.users)
     assert made.notes == (
+        f"even the widest window leaves {items} items, where the rules want 5,000",
         f"{items:,} items and {rows:,} rows, where table 3 of the LatentR3 paper has 6,299 and 67,373",
     )
     as_known = replace(CATEGORIES["toys"], paper=PaperSizes(items, rows))
     right = amazon_2018(as_known, reviews, meta, scratch=tmp_path / "s", resources=SMALL)
-    assert not right.notes
+    assert right.notes == made.notes[:1]
     assert "as many items and rows as in table 3" in right.source
     assert right.fingerprint == made.fingerprint
 
@@ -274,4 +275,7 @@ def test_2023(tmp_path: Path) -> None:
     assert "window 2022-07 to 2023-10" in three.source
     assert three.catalog.ids == ("c", "a", "b")
     # The first rating is of 2021, where the window stops whatever it holds.
-    assert "window 2021-10 to 2023-10" in make(9).source
+    nine = make(9)
+    assert "window 2021-10 to 2023-10" in nine.source
+    assert nine.notes == ("even the widest window leaves 3 items, where the rules want 9",)
+    assert not three.notes

@@ -24,7 +24,7 @@ from recbench.data.sources.amazon.engine import Resources, open_engine
 from recbench.data.sources.amazon.fields import Field
 from recbench.data.sources.amazon.staging import RawFile, Staged, stage
 from recbench.data.sources.amazon.titles import published_title, strict_title
-from recbench.data.sources.amazon.window import Month, WindowRule, find_window
+from recbench.data.sources.amazon.window import Month, WindowRule, find_window, too_few
 from recbench.data.split import make_split
 
 logger = logging.getLogger(__name__)
@@ -118,6 +118,7 @@ def amazon_2018(
         ]
         dataset, start = _build(connection, staged[0], staged[1], category, rules, str(reviews))
     notes = [remark for table in staged for remark in table.remarks]
+    notes += too_few(len(dataset.catalog), rules.window)
     source = [
         f"Amazon review data 2018, {category.raw_name}, by the {mode} rules of recbench (docs/datasets.md)",
         f"window {start} to {rules.window.end} (UTC), {rules.window.core}-core",

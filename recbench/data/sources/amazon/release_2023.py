@@ -21,7 +21,7 @@ from recbench.data.sources.amazon.engine import Resources, open_engine
 from recbench.data.sources.amazon.fields import Field
 from recbench.data.sources.amazon.staging import RawFile, stage
 from recbench.data.sources.amazon.titles import published_title_2023
-from recbench.data.sources.amazon.window import WindowRule, find_window
+from recbench.data.sources.amazon.window import WindowRule, find_window, too_few
 
 #: Items that R2ec wants in a data set.
 LEAST_ITEMS_2023 = 10_000
@@ -99,7 +99,7 @@ def amazon_2023(
         interactions=order_events(events, user, item.astype(np.int32)),
         source=f"Amazon review data 2023, {category.raw_name}, rating-only 5-core, by R2ec's rules (docs/datasets.md); "
         f"window {start} to {rule.end} (UTC), no k-core",
-        notes=(*staged_reviews.remarks, *staged_meta.remarks),
+        notes=(*staged_reviews.remarks, *staged_meta.remarks, *too_few(len(item_ids), rule)),
     )
 
 

@@ -169,8 +169,15 @@ def find_window(events: CodedEvents, rule: WindowRule, where: str) -> tuple[Mont
                 + (f" (each user and item needs {rule.core} events there)." if rule.core else "."),
                 "Check that the review and metadata files are whole, and belong together.",
             )
-        logger.info("From %s fewer than %s items remain: the window is widened.", start, f"{rule.least_items:,}")
+        logger.debug("From %s fewer than %s items remain: the window is widened.", start, f"{rule.least_items:,}")
         start = start.earlier(rule.step_months)
+
+
+def too_few(n_items: int, rule: WindowRule) -> list[str]:
+    """Return what must be said of a catalogue that the widest window leaves smaller than wanted; else nothing."""
+    if n_items >= rule.least_items:
+        return []
+    return [f"even the widest window leaves {n_items:,} items, where the rules want {rule.least_items:,}"]
 
 
 def _within(events: CodedEvents, rule: WindowRule, start: Month, least_items: int) -> np.ndarray | None:
