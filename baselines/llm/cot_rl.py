@@ -20,6 +20,7 @@ from baselines.llm.cot_rl_stage import reinforce_reasoning
 from recbench.contracts.examples import Examples
 from recbench.contracts.method import MethodConfig, RunContext
 from recbench.llm.backbone import open_backbone
+from recbench.llm.background import Background
 from recbench.llm.storage import load_lm, save_lm
 
 
@@ -43,12 +44,13 @@ class CotRl(Cot):
         settings = self.config.rl
         if settings.learning_rate is None:
             settings = settings.model_copy(update={"learning_rate": backbone.rl_learning_rate})
-        self._use(backbone.model, backbone.tokenizer, ctx)
+        self._use(backbone.model, backbone.tokenizer, ctx, Background.of(train, valid, len(ctx.catalog)))
         result, groups = reinforce_reasoning(self._writer, self._codec, train, settings, ctx.work_dir / "rl", ctx)
         self._fit_facts = {"rl": {**asdict(result), **groups, "learning_rate": settings.learning_rate}}
 
     def save(self, folder: Path) -> None:
-        """Write weights, tokenizer and facts."""
+        """Write weights, tokenizer, facts, and what decoding may know of the rows."""
+        super().save(folder)
         save_lm(folder, self._writer.lm, self._codec.tokenizer, self._fit_facts)
 
     @classmethod
@@ -56,7 +58,7 @@ class CotRl(Cot):
         """Read what :meth:`save` wrote."""
         method = cls(config)
         lm, tokenizer, method._fit_facts = load_lm(folder, ctx)
-        method._use(lm, tokenizer, ctx)
+        method._use(lm, tokenizer, ctx, Background.load(folder))
         return method
 
     def fit_identity(self) -> dict[str, Any]:

@@ -130,6 +130,18 @@ def test_it_answers_as_cot_does_with_the_trained_model(run, tmp_path: Path, tiny
     assert method.summary() == {**method.summary(), **cot.summary()}, "CoT's facts, and those of the stage"
 
 
+def test_a_kept_fit_can_be_grounded(run, tmp_path: Path) -> None:
+    method, ctx, _ = run
+    method.save(tmp_path)
+    decoding = {"mode": "grounding", "grounding": {"embedder": "tuned", "max_new_tokens": 4}}
+    config = build_config(CotRlConfig, {**CONFIG, "decoding": decoding}, "test")
+    surroundings = replace(ctx, work_dir=tmp_path / "work")
+    loaded = CotRl.load(tmp_path, config, surroundings)
+    queries = tiny_split().test.take(np.arange(3)).queries()
+    loaded.rank(queries, 20, surroundings).check(queries.example_id, len(ctx.catalog))
+    assert loaded.capabilities.max_places != 10, "a grounded list is not as short as the beams"
+
+
 def test_decoding_and_the_queries_reasoning_do_not_change_the_fit() -> None:
     def identity(**values: Any) -> dict[str, Any]:
         return CotRl(build_config(CotRlConfig, values, "test")).fit_identity()
