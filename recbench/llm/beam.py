@@ -213,16 +213,15 @@ class _Beams:
     def work(self, trie: DeviceTrie) -> _Work:
         """Return what comes next, with one wait for the device."""
         alive = torch.isfinite(self.score) & ~self.done[:, None]
-        numbers = [
-            (~self.done).sum(),
-            alive.sum(dim=1).max(),
-            trie.n_children(self.node).where(alive, 0).max(),
-            *(self.to_read(trie, stretch).sum(dim=1).max() for stretch in _STRETCHES),
-        ]
-        rows, beams, children, *tokens = torch.stack(numbers).tolist()
+        longest = self.to_read(trie, _STRETCHES[-1])
+        by_stretch = [longest.clamp(max=stretch) for stretch in _STRETCHES]
+        tokens_per_row = torch.stack(by_stretch).sum(dim=2).amax(dim=1)
+        children = trie.n_children(self.node).where(alive, 0)
+        sizes = torch.stack([(~self.done).sum(), alive.sum(dim=1).max(), children.max()])
+        rows, beams, widest, *tokens = torch.cat([sizes, tokens_per_row]).tolist()
         cheap = [n for n, fed in enumerate(tokens) if rows * fed <= _CHEAP_CALL[self.node.device.type]]
         choice = max(cheap, default=0)
-        return _Work(rows, beams, children, tokens[choice], _STRETCHES[choice])
+        return _Work(rows, beams, widest, tokens[choice], _STRETCHES[choice])
 
     def advance(self, best: _Best, trie: DeviceTrie, step: int, length_penalty: float) -> None:
         """Take the best 2 K continuations of this step: finish some, keep the others running."""
