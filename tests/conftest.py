@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,11 @@ import pytest
 from helpers_plugins import PluginFolder
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+
+# A shell without job control starts background jobs with Ctrl-C ignored, and children inherit that. The tests that
+# interrupt a child must mean the same there.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
