@@ -147,7 +147,9 @@ def test_truncated_gzip(engine: duckdb.DuckDBPyConnection, tmp_path: Path, lost:
     assert not list((tmp_path / "scratch").glob("*.parquet"))
 
 
-@pytest.mark.parametrize("content", [b"", b"\n\n  \n", gzip.compress(b"")])
+@pytest.mark.parametrize(
+    "content", [b"", b"\n\n  \n", gzip.compress(b"", mtime=0)], ids=["nothing", "blank lines", "packed"]
+)
 def test_an_empty_file(engine: duckdb.DuckDBPyConnection, tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "reviews.json"
     path.write_bytes(content)
