@@ -301,7 +301,7 @@ from pathlib import Path
 from recbench.data.sources.amazon.engine import Resources, open_engine
 with open_engine(Path(sys.argv[1]), Resources(256 << 20, 1)) as connection:
     print("go", flush=True)
-    connection.execute("SELECT count(*) FROM range(1000000) a, range(1000000) b WHERE a.range % 7 = b.range")
+    connection.execute("SELECT sum(a.range * b.range % 7) FROM range(10000000) a, range(1000000) b").fetchall()
 """
 
 
