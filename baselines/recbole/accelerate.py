@@ -31,7 +31,7 @@ def accelerate(model: nn.Module, device: torch.device) -> None:
 
 
 class UniformDropout(nn.Module):
-    """Dropout from uniform numbers: on the CPU torch draws them four times as fast as the Bernoulli ones of its own.
+    """Dropout from uniform numbers: on the CPU torch draws them faster than the Bernoulli ones of its own.
 
     Args:
         p: probability of a zero.

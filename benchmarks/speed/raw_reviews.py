@@ -2,7 +2,7 @@
 
 Like the real ones: reviews go item by item, times are whole days that grow denser towards 2018, a few items and users
 have most of the reviews, texts are long and hold escapes, some titles are bad, and the window has to move back a few
-times (four times here; for the paper it did so eight times for CDs and three times for toys).
+times (five times at 2 million lines; for the paper it did so eight times for CDs and three times for toys).
 """
 
 from __future__ import annotations

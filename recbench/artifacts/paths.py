@@ -70,20 +70,10 @@ class FitPaths:
 
 
 @dataclass(frozen=True)
-class RunPaths:
-    """The files of one run folder ``RUNS/<dataset>/<method>/<run_id>/``."""
+class AttemptPaths:
+    """What a run and a trial of a tuning have in common: settings, logs and a place to work in."""
 
     folder: Path
-
-    @classmethod
-    def of(cls, runs_dir: Path, dataset: str, method: str, run_id: str) -> RunPaths:
-        """Return the paths of a run."""
-        return cls(runs_dir / safe_name(dataset) / safe_name(method) / run_id)
-
-    @property
-    def manifest(self) -> Path:
-        """What the run is, its status and its files."""
-        return self.folder / "manifest.json"
 
     @property
     def config(self) -> Path:
@@ -99,6 +89,26 @@ class RunPaths:
     def log(self) -> Path:
         """The full text log."""
         return self.folder / "log.txt"
+
+    @property
+    def work(self) -> Path:
+        """Scratch folder with checkpoints; gone when the run or trial has ended."""
+        return self.folder / "work"
+
+
+@dataclass(frozen=True)
+class RunPaths(AttemptPaths):
+    """The files of one run folder ``RUNS/<dataset>/<method>/<run_id>/``."""
+
+    @classmethod
+    def of(cls, runs_dir: Path, dataset: str, method: str, run_id: str) -> RunPaths:
+        """Return the paths of a run."""
+        return cls(runs_dir / safe_name(dataset) / safe_name(method) / run_id)
+
+    @property
+    def manifest(self) -> Path:
+        """What the run is, its status and its files."""
+        return self.folder / "manifest.json"
 
     @property
     def rankings(self) -> Path:
@@ -131,46 +141,19 @@ class RunPaths:
         return self.folder / ".lock"
 
     @property
-    def work(self) -> Path:
-        """Scratch folder with checkpoints; gone when the run is complete."""
-        return self.folder / "work"
-
-    @property
     def fit(self) -> FitPaths:
         """The finished fit, while the run is not complete."""
         return FitPaths(self.work)
 
 
 @dataclass(frozen=True)
-class TrialPaths:
+class TrialPaths(AttemptPaths):
     """The files of one trial of a tuning."""
-
-    folder: Path
 
     @property
     def record(self) -> Path:
         """What was tried and what came of it; written last."""
         return self.folder / "trial.json"
-
-    @property
-    def config(self) -> Path:
-        """The resolved configuration, ready for ``recbench run --config``."""
-        return self.folder / "config.yaml"
-
-    @property
-    def train_log(self) -> Path:
-        """One JSON line per logged training step."""
-        return self.folder / "train.jsonl"
-
-    @property
-    def log(self) -> Path:
-        """The full text log."""
-        return self.folder / "log.txt"
-
-    @property
-    def work(self) -> Path:
-        """Scratch folder with checkpoints; gone when the trial has ended."""
-        return self.folder / "work"
 
 
 @dataclass(frozen=True)
