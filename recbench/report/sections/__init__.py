@@ -1,0 +1,1 @@
+"""Builders of report sections, one module per question: results in, a :class:`recbench.report.document.Section` out."""
