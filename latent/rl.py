@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from latent.config import RlSettings
+from latent.rl_config import RlSettings
 from latent.objective import batch_advantage
 from latent.reasoner import LatentWriter
 from recbench.contracts.examples import Examples
