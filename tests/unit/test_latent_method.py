@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from latent.attention import LatentAttention
-from latent.config import LatentR3Config, RlSettings
+from latent.config import LatentR3Config
+from latent.rl_config import RlSettings
 from latent.method import LatentR3
 from latent.reasoner import LatentWriter
 from latent.rl import LatentPolicy
