@@ -38,15 +38,17 @@ class LatentAttention(nn.Module):
     Args:
         hidden_size: width H of the language model.
         init_std: standard deviation of the weights at the start; biases start at 0.
+        window: how many of the last columns a thought looks at (``end_k`` in the published code); None: all.
     """
 
-    def __init__(self, hidden_size: int, init_std: float = 0.02) -> None:
+    def __init__(self, hidden_size: int, init_std: float = 0.02, window: int | None = None) -> None:
         super().__init__()
         # nn.Linear would draw its first weights from the global generator; reset() sets every one of them.
         self.query = skip_init(nn.Linear, hidden_size, hidden_size)
         self.key = skip_init(nn.Linear, hidden_size, hidden_size)
         self.value = skip_init(nn.Linear, hidden_size, hidden_size)
         self.init_std = init_std
+        self.window = window
         self.reset(torch.Generator().manual_seed(0))
 
     def reset(self, generator: torch.Generator) -> None:
@@ -61,12 +63,14 @@ class LatentAttention(nn.Module):
         """Return the thought r.
 
         Args:
-            hidden: (B, S, H) hidden states after the final norm; the last column is real in every row.
-            mask: (B, S), nonzero where a column is real.
+            hidden: (B, S, H) hidden states of the last decoder block; the last column is real in every row.
+            mask: (B, S), nonzero where a column is real; padding stands at the left.
 
         Returns:
-            (B, H): r = sum_s softmax_s(q.k_s / sqrt(H)) v_s over the real columns s.
+            (B, H): r = sum_s softmax_s(q.k_s / sqrt(H)) v_s over the real columns s, of the last ``window`` ones.
         """
+        if self.window is not None:
+            hidden, mask = hidden[:, -self.window :], mask[:, -self.window :]
         width = hidden.shape[-1]
         position = torch.arange(hidden.shape[1], device=hidden.device)
         query = rotate(self.query(hidden[:, -1:]), position[-1:])

@@ -35,7 +35,7 @@ from recbench.contracts.hashing import hash_json
 from recbench.contracts.method import RunContext
 from recbench.contracts.seeding import numpy_rng
 from recbench.llm.codec import TitleCodec
-from recbench.llm.writer import Prefix, TitleWriter
+from recbench.llm.writer import Prefix, TitleWriter, positions
 
 END, BUDGET, DONE = "end", "budget", "done"
 _BATCHES_PER_SHARD = 4
@@ -143,7 +143,7 @@ def write_after(
     # `generate` goes on from a cache when it is given the embeddings of the whole sequence, of which it reads those
     # behind the cached columns only: the cached ones may hold anything.
     cached = prefix.pending.new_zeros((*prefix.mask.shape, prefix.pending.shape[-1]))
-    ones = prefix.mask.new_ones(prefix.pending.shape[:2])
+    mask = prefix.read_mask
     config = GenerationConfig(
         max_new_tokens=settings.max_new_tokens,
         num_beams=settings.beams,
@@ -157,7 +157,8 @@ def write_after(
     with _own_generation_config_off(writer.lm):
         written = writer.lm.generate(
             inputs_embeds=torch.cat([cached, prefix.pending], dim=1),
-            attention_mask=torch.cat([prefix.mask, ones], dim=1),
+            attention_mask=mask,
+            position_ids=positions(mask),
             past_key_values=prefix.repeat(settings.beams).cache,
             generation_config=config,
             logits_processor=_sampling(settings, seed, row_keys),

@@ -46,8 +46,7 @@ class AnswerTree:
         self._pending = prefix.pending
         self._layers = _LayerKinds(writer.lm)
         n_pending = prefix.pending.shape[1]
-        waiting = prefix.mask.new_ones(prefix.pending.shape[:2])
-        self._prompt_mask = torch.cat([prefix.mask, waiting], dim=1)
+        self._prompt_mask = prefix.read_mask
         self._positions = positions(self._prompt_mask)
         self._cache = _roomy_cache(writer.lm, prefix.cache, n_pending + room)
         self._sees = self._prompt_mask.new_zeros((len(self._prompt_mask), 0, 0), dtype=torch.bool)

@@ -6,7 +6,7 @@ Dimensions: B rows, P prompt columns (left-padded), N inputs that wait behind th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -26,18 +26,28 @@ class Prefix:
         pending: (B, N, H) input embeddings that the model reads next, before the first answer token: the last prompt
             token, or the latent thoughts. At least one, so that the first answer token has a position to be
             predicted from.
+        pending_seen: whether attention sees the pending inputs. Where not, the first answer token is still predicted
+            at their place, but their columns are hidden from every query and take no position.
     """
 
     cache: DynamicCache
     mask: Tensor
     pending: Tensor
+    pending_seen: bool = True
+
+    @property
+    def read_mask(self) -> Tensor:
+        """int64 (B, P + N): the mask after the pending inputs were read."""
+        pending = torch.full_like(self.pending[..., 0], self.pending_seen, dtype=self.mask.dtype)
+        return torch.cat([self.mask, pending], dim=1)
 
     def repeat(self, times: int) -> Prefix:
         """Return a prefix in which every row stands ``times`` times in a row; nothing is computed again."""
-        return Prefix(
-            copy_cache(self.cache, times),
-            self.mask.repeat_interleave(times, dim=0),
-            self.pending.repeat_interleave(times, dim=0),
+        return replace(
+            self,
+            cache=copy_cache(self.cache, times),
+            mask=self.mask.repeat_interleave(times, dim=0),
+            pending=self.pending.repeat_interleave(times, dim=0),
         )
 
 
@@ -149,8 +159,7 @@ class TitleWriter(nn.Module):
     def answer_hidden(self, prefix: Prefix, answer_ids: Tensor, answer_mask: Tensor) -> Tensor:
         """Return (B, T, H): the hidden states that predict each answer token. The prefix stays as it is."""
         embeds = torch.cat([prefix.pending, self.embed(answer_ids[:, :-1])], dim=1)
-        ones = torch.ones(prefix.pending.shape[:2], dtype=prefix.mask.dtype, device=prefix.mask.device)
-        mask = torch.cat([prefix.mask, ones, answer_mask[:, :-1].to(prefix.mask.dtype)], dim=1)
+        mask = torch.cat([prefix.read_mask, answer_mask[:, :-1].to(prefix.mask.dtype)], dim=1)
         hidden = run_body(self.lm, embeds, mask, copy_cache(prefix.cache))
         return hidden[:, prefix.pending.shape[1] - 1 :]
 
