@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from recbench.contracts.errors import ArtifactError
 from recbench.contracts.examples import Examples
 from recbench.contracts.rankings import Rankings
 from recbench.evaluation.accuracy import TRUTHS, Truth, expected_metrics, metric_column, parse_columns
-from recbench.evaluation.lists import describe_lists, describe_validity, tied_share
+from recbench.evaluation.lists import describe_generations, describe_lists, describe_validity, tied_share
 from recbench.evaluation.places import item_lists, target_places, title_lists
 
 DEFAULT_CUTOFFS = (1, 3, 5, 10, 20)
@@ -66,7 +66,13 @@ def evaluate(
     return pd.DataFrame(columns)
 
 
-def summarise(table: pd.DataFrame, rankings: Rankings, catalog: ItemCatalog, train: Examples) -> dict[str, Any]:
+def summarise(
+    table: pd.DataFrame,
+    rankings: Rankings,
+    catalog: ItemCatalog,
+    train: Examples,
+    generations: Iterable[Mapping[str, Any]] | None = None,
+) -> dict[str, Any]:
     """Return what ``summary.json`` says about a run: plain values, nothing rounded.
 
     Args:
@@ -74,25 +80,30 @@ def summarise(table: pd.DataFrame, rankings: Rankings, catalog: ItemCatalog, tra
         rankings: the lists.
         catalog: the items.
         train: training rows; an item's popularity is the number of those that have it as target.
+        generations: lines of ``generations.jsonl``, for methods that write text.
 
     Returns:
-        ``n_test``, ``n_users``; ``metrics`` (truth ``item``) and ``metrics_title``, means over all examples by
-        printed name; ``tie_rate`` with ``targets``, the share of examples whose target is listed and tied, and
-        ``places``, the share of tied places; ``lists`` and ``validity`` as in :mod:`recbench.evaluation.lists`.
+        ``n_test``, ``n_users``, ``n_items``, ``n_train``; ``metrics`` (truth ``item``) and ``metrics_title``, means
+        over all examples by printed name; ``tie_rate`` with ``targets``, the share of examples whose target is listed and tied, and
+        ``places``, the share of tied places; ``lists`` and ``validity`` as in :mod:`recbench.evaluation.lists`;
+        ``generated``, what :func:`recbench.evaluation.lists.describe_generations` says, None without generations.
     """
     names = parse_columns(table.columns, "item")
     max_cutoff = max(int(name.partition("@")[2]) for name in names)
     return {
         "n_test": len(table),
         "n_users": int(table["user_id"].nunique()),
+        "n_items": len(catalog),
+        "n_train": len(train),
         "metrics": _means(table, "item", names),
         "metrics_title": _means(table, "title", names),
         "tie_rate": {
             "targets": float((table["item_last"] > table["item_first"]).mean()) if len(table) else 0.0,
             "places": tied_share(rankings),
         },
-        "lists": describe_lists(rankings, len(catalog), train),
+        "lists": describe_lists(rankings, catalog, train),
         "validity": describe_validity(rankings, catalog, max_cutoff),
+        "generated": None if generations is None else describe_generations(generations, catalog),
     }
 
 

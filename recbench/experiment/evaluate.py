@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import pandas as pd
+
 from recbench.artifacts.files import atomic_path, write_json
 from recbench.artifacts.paths import RunPaths
 from recbench.artifacts.store import StoredRun
+from recbench.artifacts.tables import read_generations
 from recbench.artifacts.train_log import plain
 from recbench.contracts.dataset import Dataset
 from recbench.contracts.errors import ArtifactError, UsageError
@@ -16,6 +19,7 @@ from recbench.contracts.protocol import Protocol
 from recbench.contracts.rankings import Rankings
 from recbench.contracts.split import Split
 from recbench.evaluation.evaluate import evaluate, summarise
+from recbench.evaluation.facts import example_facts
 from recbench.experiment.inputs import load_inputs
 
 
@@ -29,8 +33,10 @@ def write_evaluation(
 ) -> dict[str, Any]:
     """Measure rankings on the test part and write both files, each atomically.
 
+    The facts that slices are cut by (:mod:`recbench.evaluation.facts`) stand beside the metrics of each example.
+
     Args:
-        paths: the run folder.
+        paths: the run folder; what its ``generations.jsonl`` holds, if there is one, is described too.
         rankings: one list per test example, in their order.
         dataset: the data set.
         split: its split under ``protocol``.
@@ -44,7 +50,10 @@ def write_evaluation(
         ArtifactError: the rankings do not belong to the test part, or a file cannot be written.
     """
     table = evaluate(rankings, split.test, dataset.catalog, dataset.users, protocol.cutoffs)
-    summary = summarise(table, rankings, dataset.catalog, split.train) | {"method": plain(method_summary)}
+    generations = read_generations(paths.generations) if paths.generations.exists() else None
+    summary = summarise(table, rankings, dataset.catalog, split.train, generations)
+    summary["method"] = plain(method_summary)
+    table = pd.concat([table, example_facts(split.test, split.train, dataset)], axis=1)
     with atomic_path(paths.metrics) as temporary:
         table.to_parquet(temporary, index=False)
     write_json(paths.summary, summary)
@@ -60,7 +69,8 @@ def reevaluate(run: StoredRun) -> dict[str, Any]:
 
     Raises:
         UsageError: the run is not complete.
-        ArtifactError: its rankings are damaged, were changed, or were made on another split than the data set now has.
+        ArtifactError: its rankings or generations are damaged, were changed, or were made on another split than the
+            data set now has.
         DataError: the data set is not there.
     """
     manifest, paths = run.manifest, run.paths
@@ -69,12 +79,12 @@ def reevaluate(run: StoredRun) -> dict[str, Any]:
             f"Run {manifest.run_id} is {manifest.status}; only complete runs are evaluated.",
             "Give its command again to complete it.",
         )
-    recorded = manifest.files.get(paths.rankings.name)
-    if paths.rankings.is_file() and recorded != hash_file(paths.rankings):
-        raise ArtifactError(
-            f"{paths.rankings} has changed since the run was complete.",
-            "Restore the file, or run the method again with --again.",
-        )
+    for file in (paths.rankings, paths.generations):
+        if file.is_file() and manifest.files.get(file.name) != hash_file(file):
+            raise ArtifactError(
+                f"{file} has changed since the run was complete.",
+                "Restore the file, or run the method again with --again.",
+            )
     dataset, split = load_inputs(manifest)
     rankings = run.rankings(dataset.catalog)
     rankings.check(split.test.example_id, len(dataset.catalog))
