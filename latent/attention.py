@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
+from recbench.llm.writer import positions
+
 ROPE_BASE = 1000.0
 
 
@@ -64,17 +66,18 @@ class LatentAttention(nn.Module):
 
         Args:
             hidden: (B, S, H) hidden states of the last decoder block; the last column is real in every row.
-            mask: (B, S), nonzero where a column is real; padding stands at the left.
+            mask: (B, S), nonzero where a column is real; padding may stand anywhere before the last column.
 
         Returns:
             (B, H): r = sum_s softmax_s(q.k_s / sqrt(H)) v_s over the real columns s, of the last ``window`` ones.
         """
+        position = positions(mask)
+        seen = mask != 0
         if self.window is not None:
-            hidden, mask = hidden[:, -self.window :], mask[:, -self.window :]
-        width = hidden.shape[-1]
-        position = torch.arange(hidden.shape[1], device=hidden.device)
-        query = rotate(self.query(hidden[:, -1:]), position[-1:])
+            seen = seen & (position > position[:, -1:] - self.window)
+        query = rotate(self.query(hidden[:, -1:]), position[:, -1:])
         key = rotate(self.key(hidden), position)
-        scores = (query @ key.transpose(1, 2)).squeeze(1) / width**0.5
-        weights = scores.masked_fill(mask == 0, -torch.inf).softmax(dim=-1)
-        return (weights.unsqueeze(1) @ self.value(hidden)).squeeze(1)
+        scores = (query @ key.transpose(1, 2)) / hidden.shape[-1] ** 0.5
+        weights = scores.masked_fill(~seen.unsqueeze(1), -torch.inf).softmax(dim=-1)
+        # The weights add up to 1, so the one projection of the weighted mean is the weighted mean of all projections.
+        return self.value(weights @ hidden).squeeze(1)

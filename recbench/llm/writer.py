@@ -72,6 +72,37 @@ def shared_beginning(ids: Tensor, mask: Tensor) -> int:
     return int((tokens == tokens[0]).all(dim=0).cumprod(dim=0).sum())
 
 
+def beginning_first(lm: PreTrainedModel, ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Let prompts that share a beginning start with it, so that the model can read it once for all of them.
+
+    Their padding then stands behind the beginning. Prompts stay as they are where they share little, where padding
+    inside a prompt would matter, and where dropout is to treat every row differently.
+
+    Args:
+        ids, mask: int64 (B, P), padded on the left.
+
+    Returns:
+        Ids and mask of the same shape.
+    """
+    shared = 0 if has_windows(lm) or _drops_out(lm) else shared_beginning(ids, mask)
+    if shared < _WORTH_SHARING:
+        return ids, mask
+    first = int(mask[0].argmax())
+    beginning = ids[:1, first : first + shared].expand(len(ids), -1)
+    # A row's own tokens are its last ones, so it loses its first columns, whether padding or beginning.
+    column = torch.arange(ids.shape[1] - shared, 0, -1, device=ids.device)
+    own = (column <= mask.sum(dim=1, keepdim=True) - shared).to(mask.dtype)
+    return torch.cat([beginning, ids[:, shared:]], dim=1), torch.cat([torch.ones_like(beginning), own], dim=1)
+
+
+def _drops_out(lm: PreTrainedModel) -> bool:
+    if not lm.training:
+        return False
+    return any(isinstance(module, nn.Dropout) and module.p > 0 for module in lm.modules()) or bool(
+        getattr(lm.config.get_text_config(), "attention_dropout", 0.0)
+    )
+
+
 def has_windows(lm: PreTrainedModel) -> bool:
     """Whether some layers look back a limited number of columns, so that padding inside a prompt would matter."""
     config = lm.config.get_text_config()
@@ -127,34 +158,40 @@ class TitleWriter(nn.Module):
         """Return input embeddings (..., H) of token ids (...)."""
         return self.lm.get_input_embeddings()(ids)
 
-    def read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Prefix:
-        """Read left-padded prompts.
+    def read_hidden(self, prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[DynamicCache, Tensor]:
+        """Read prompts whose padding stands anywhere but at the end; columns that are equal in all rows are read once.
 
-        Without gradients, the beginning that all prompts have in common (the instruction) is read once for all of
-        them. It then stands before the padding.
+        Args:
+            prompt_ids, prompt_mask: int64 (B, P), padded on the left, or as :func:`beginning_first` orders them.
+
+        Returns:
+            The cache of all P columns and their hidden states, (B, P, H).
+        """
+        equal = ((prompt_ids == prompt_ids[:1]) & prompt_mask.bool()).all(dim=0)
+        shared = int(equal[:-1].cumprod(dim=0).sum()) if len(prompt_ids) > 1 and not _drops_out(self.lm) else 0
+        cache = DynamicCache()
+        if shared < _WORTH_SHARING:
+            return cache, self._run(self.embed(prompt_ids), prompt_mask, cache)
+        beginning = self._run(self.embed(prompt_ids[:1, :shared]), prompt_mask[:1, :shared], cache)
+        cache = copy_cache(cache, len(prompt_ids))
+        own = self._run(self.embed(prompt_ids[:, shared:]), prompt_mask, cache)
+        return cache, torch.cat([beginning.expand(len(own), -1, -1), own], dim=1)
+
+    def read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Prefix:
+        """Read left-padded prompts; the beginning that all of them have in common (the instruction) once.
 
         Args:
             prompt_ids: int64 (B, P), padded on the left.
             prompt_mask: int64 (B, P).
         """
-        cache, before = DynamicCache(), prompt_mask[:, :0]
-        shared = 0 if torch.is_grad_enabled() or has_windows(self.lm) else shared_beginning(prompt_ids, prompt_mask)
-        if shared >= _WORTH_SHARING:
-            first = int(prompt_mask[0].argmax())
-            beginning = self.embed(prompt_ids[:1, first : first + shared])
-            run_body(self.lm, beginning, torch.ones_like(prompt_mask[:1, :shared]), cache)
-            cache = copy_cache(cache, len(prompt_ids))
-            before = torch.ones_like(prompt_mask[:, :shared])
-            # A row's own tokens are its last ones, so it loses its first columns, whether padding or beginning.
-            own = prompt_mask.sum(dim=1, keepdim=True) - shared
-            prompt_ids = prompt_ids[:, shared:]
-            column = torch.arange(prompt_ids.shape[1], 0, -1, device=prompt_ids.device)
-            prompt_mask = (column <= own).to(before.dtype)
-        embeds = self.embed(prompt_ids)
-        mask = torch.cat([before, prompt_mask[:, :-1]], dim=1)
-        if prompt_ids.shape[1] > 1:
-            run_body(self.lm, embeds[:, :-1], mask, cache)
-        return Prefix(cache, mask, embeds[:, -1:])
+        ids, mask = beginning_first(self.lm, prompt_ids, prompt_mask)
+        before = mask[:, :-1]
+        cache = self.read_hidden(ids[:, :-1], before)[0] if before.shape[1] else DynamicCache()
+        return Prefix(cache, before, self.embed(ids[:, -1:]))
+
+    def _run(self, inputs_embeds: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+        """Run the decoder blocks as :func:`run_body` does; return the hidden states that are wanted."""
+        return run_body(self.lm, inputs_embeds, mask, cache)
 
     def answer_hidden(self, prefix: Prefix, answer_ids: Tensor, answer_mask: Tensor) -> Tensor:
         """Return (B, T, H): the hidden states that predict each answer token. The prefix stays as it is."""

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config
 
 from recbench.llm import writer as writer_module
-from recbench.llm.writer import TitleWriter, has_windows, shared_beginning
+from recbench.llm.writer import TitleWriter, beginning_first, has_windows, shared_beginning
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12, 13]]
 ANSWERS = [[20, 21], [22, 23, 24]]
@@ -102,10 +102,23 @@ def test_equal_prompts_still_wait_with_their_last_token(lm) -> None:
         torch.testing.assert_close(row, plain_logprobs(lm, prompt, ANSWERS[0]), atol=1e-5, rtol=1e-4)
 
 
-def test_nothing_is_shared_where_gradients_or_windows_are(lm) -> None:
+def test_gradients_through_a_shared_beginning_equal_those_of_plain_forwards(lm) -> None:
+    writer = TitleWriter(lm)
+    prompts = [[*range(30, 60), *prompt] for prompt in PROMPTS]
+    ids, mask = pad(prompts, left=True, extra=2)
+    assert beginning_first(lm, ids, mask)[1].tolist() == [[1] * 30 + [0] * 2 + [1] * 6, [1] * 30 + [0] * 5 + [1] * 3]
+    answer_ids, answer_mask = pad(ANSWERS, left=False)
+    lm.zero_grad()
+    writer.answer_logprobs(writer.read(ids, mask), answer_ids, answer_mask).sum().backward()
+    ours = {name: p.grad.clone() for name, p in lm.named_parameters()}
+    lm.zero_grad()
+    sum(plain_logprobs(lm, p, a).sum() for p, a in zip(prompts, ANSWERS, strict=True)).backward()
+    for name, parameter in lm.named_parameters():
+        assert (ours[name] - parameter.grad).norm() <= 1e-4 * parameter.grad.norm() + 1e-7, name
+
+
+def test_nothing_is_shared_where_windows_or_dropout_are(lm) -> None:
     ids, mask = pad([[*range(30, 60), 5], [*range(30, 60), 6, 7]], left=True)
-    assert TitleWriter(lm).read(ids, mask).mask.tolist() == mask[:, :-1].tolist()
-    assert not has_windows(lm)
     sizes = {
         "hidden_size": 16,
         "num_hidden_layers": 2,
@@ -114,10 +127,15 @@ def test_nothing_is_shared_where_gradients_or_windows_are(lm) -> None:
         "intermediate_size": 8,
     }
     windows = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
-    assert has_windows(AutoModelForCausalLM.from_config(Qwen2Config(**sizes, **windows)))
-    assert has_windows(
-        AutoModelForCausalLM.from_config(MistralConfig(**sizes, num_key_value_heads=2, sliding_window=4))
-    )
+    windowed = AutoModelForCausalLM.from_config(Qwen2Config(**sizes, **windows))
+    mistral = MistralConfig(**sizes, num_key_value_heads=2, sliding_window=4)
+    dropping = AutoModelForCausalLM.from_config(Qwen2Config(**sizes, attention_dropout=0.1))
+    assert not has_windows(lm)
+    assert has_windows(windowed)
+    assert has_windows(AutoModelForCausalLM.from_config(mistral))
+    for other in (windowed, dropping.train()):
+        assert torch.equal(beginning_first(other, ids, mask)[1], mask)
+    assert not torch.equal(beginning_first(dropping.eval(), ids, mask)[1], mask)
 
 
 def test_shared_beginning_by_hand() -> None:
