@@ -36,14 +36,12 @@ def report(
     if as_json:
         print_json({"path": str(out), **document})
         return
-    count = {
-        "entry": sum(len(group["entries"]) for group in document["groups"]),
-        "leaderboard": len(document["groups"]),
-        "run": len(document["unfinished"]),
-    }
-    entries, boards, unfinished = (f"{n} {_plural(noun) if n != 1 else noun}" for noun, n in count.items())
-    first = "README.md" if "README.md" in document["files"] else "leaderboard.csv"
-    console().print(f"{entries} in {boards}, {unfinished} not complete.\nRead {out / first}", markup=False)
+    boards = [group["sections"]["leaderboard"]["tables"]["leaderboard"] for group in document["groups"]]
+    unfinished = document["sections"].get("unfinished", {"tables": {"unfinished": []}})["tables"]["unfinished"]
+    count = {"entry": sum(map(len, boards)), "leaderboard": len(boards), "run": len(unfinished)}
+    entries, leaderboards, runs = (f"{n} {_plural(noun) if n != 1 else noun}" for noun, n in count.items())
+    first = next((name for name in ("README.md", "index.html") if name in document["files"]), "report.json")
+    console().print(f"{entries} in {leaderboards}, {runs} not complete.\nRead {out / first}", markup=False)
 
 
 def _plural(noun: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from recbench.artifacts.store import StoredRun
+from recbench.contracts.curves import TrainingCurve
 from recbench.contracts.errors import ArtifactError
-from recbench.report.model import TrainingCurve
 
 
 def training_curves(run: StoredRun, label: str) -> list[TrainingCurve]:

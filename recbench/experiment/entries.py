@@ -72,9 +72,19 @@ def group_by_identity(runs: Iterable[StoredRun]) -> list[Entry]:
         manifest = run.manifest
         backbone = manifest.backbone
         language_model = [backbone.name, backbone.revision] if backbone else None
-        identity = [manifest.method, manifest.config, language_model, *group_key(manifest)]
+        identity = [manifest.method, effective_config(manifest), language_model, *group_key(manifest)]
         bags.setdefault(json.dumps(identity, sort_keys=True), []).append(run)
     return [_newest_of_each_seed(bag) for bag in bags.values()]
+
+
+def effective_config(manifest: RunManifest) -> dict[str, Any]:
+    """Return the method's configuration without what its search never reads, so that it sets no two runs apart."""
+    decoding = manifest.config.get("decoding")
+    if not isinstance(decoding, Mapping):
+        return manifest.config
+    unread = {"exact"} if decoding.get("search") == "beam" else set()
+    unread |= {"grounding"} if decoding.get("mode") == "constrained" else set()
+    return {**manifest.config, "decoding": {key: value for key, value in decoding.items() if key not in unread}}
 
 
 def _newest_of_each_seed(runs: Sequence[StoredRun]) -> Entry:
@@ -126,10 +136,10 @@ def _revision(entry: Entry, rivals: Sequence[Entry]) -> list[str]:
 
 
 def _changed_config(entry: Entry, rivals: Sequence[Entry]) -> list[str]:
-    settings = [flatten(rival.manifest.config) for rival in rivals]
+    settings = [flatten(effective_config(rival.manifest)) for rival in rivals]
     keys = sorted({key for one in settings for key in one})
     changed = [key for key in keys if len({json.dumps(one.get(key), sort_keys=True) for one in settings}) > 1]
-    own = flatten(entry.manifest.config)
+    own = flatten(effective_config(entry.manifest))
     return [f"{key}={own.get(key)}" for key in changed]
 
 
@@ -192,14 +202,20 @@ def _some(names: Sequence[str], at_most: int = 3) -> str:
     return ", ".join(names[:at_most]) + (f" and {rest} more" if rest > 0 else "")
 
 
+def tryout_notes(entries: Sequence[Entry]) -> list[str]:
+    """Return the sentence that must be seen before the numbers of runs with rows left out; none for whole runs."""
+    if not any(run.manifest.limited for entry in entries for run in entry.runs):
+        return []
+    protocol = entries[0].manifest.protocol
+    limits = {"limit_train": protocol.limit_train, "limit_test": protocol.limit_test}
+    given = ", ".join(f"{name}={value:,}" for name, value in limits.items() if value is not None)
+    return [f"Try-out, not a result: rows were left out to save time ({given or 'limited run'})."]
+
+
 def shared_notes(entries: Sequence[Entry]) -> list[str]:
     """Return the sentences that must stand under every table with these entries, each once."""
-    notes = [note for entry in entries for run in entry.runs for note in run.manifest.notes]
-    protocol = entries[0].manifest.protocol
-    if any(run.manifest.limited for entry in entries for run in entry.runs):
-        limits = {"limit_train": protocol.limit_train, "limit_test": protocol.limit_test}
-        given = ", ".join(f"{name}={value:,}" for name, value in limits.items() if value is not None)
-        notes.insert(0, f"Try-out, not a result: rows were left out to save time ({given or 'limited run'}).")
+    notes = tryout_notes(entries)
+    notes += [note for entry in entries for run in entry.runs for note in run.manifest.notes]
     n_repeated = sum(entry.n_repeated for entry in entries)
     if n_repeated:
         notes.append(f"{n_repeated} older run(s) that repeat a seed are left out; the newest run of each seed counts.")

@@ -14,10 +14,10 @@ from recbench.artifacts.store import StoredRun
 from recbench.artifacts.tables import read_generations
 from recbench.contracts.errors import ArtifactError
 from recbench.contracts.rankings import Rankings
+from recbench.contracts.regret import RegretRow
 from recbench.evaluation.accuracy import TRUTHS, metric_column
 from recbench.evaluation.regret import beam_regret
 from recbench.experiment.entries import backbone_name, group_key
-from recbench.report.model import RegretRow
 
 _METRICS = ("HR", "NDCG")
 

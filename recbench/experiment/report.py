@@ -1,39 +1,39 @@
-"""All runs of a folder -> a report: which runs form a leaderboard, and what its rows say."""
+"""All runs of a folder -> a report: which runs may stand in one table, and the sections about them."""
 
 from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from recbench.artifacts.manifest import TuningRecord
 from recbench.artifacts.store import RunStore, StoredRun
-from recbench.contracts.errors import ArtifactError
-from recbench.evaluation.accuracy import TRUTHS, metric_column, parse_columns
-from recbench.experiment.align import align
-from recbench.experiment.compare import compare_entries
-from recbench.experiment.curves import training_curves
+from recbench.contracts.errors import ArtifactError, RecbenchError
+from recbench.contracts.leaderboard import Leaderboard
+from recbench.contracts.unfinished import UnfinishedRun
 from recbench.experiment.entries import (
     Entry,
     GroupKey,
     backbone_name,
-    depth_notes,
     group_by_identity,
     group_key,
     label_entries,
-    shared_notes,
 )
+from recbench.experiment.leaderboard import make_leaderboard
 from recbench.experiment.regret import regret_rows
+from recbench.report.document import Document, Group, Section
 from recbench.report.format import slug
-from recbench.report.model import LeaderboardGroup, LeaderboardRow, Report, UnfinishedRun
 from recbench.report.render import check_target, write_report
+from recbench.report.sections.introduction import introduction
+from recbench.report.sections.leaderboard import leaderboard_section
+from recbench.report.sections.rebuild import rebuild_section
+from recbench.report.sections.regret import regret_section
+from recbench.report.sections.runs import damaged_section, unfinished_section
 
 log = logging.getLogger(__name__)
-
-_SHOWN_CUTOFFS = (10, 5)
 
 
 def make_report(runs_dir: Path, out: Path, formats: Sequence[str]) -> dict[str, Any]:
@@ -57,36 +57,40 @@ def make_report(runs_dir: Path, out: Path, formats: Sequence[str]) -> dict[str, 
     return write_report(collect(RunStore(runs_dir)), out, formats)
 
 
-def collect(store: RunStore) -> Report:
-    """Return everything a report on these runs shows; a run whose results were changed is left out and listed."""
+def collect(store: RunStore) -> Document:
+    """Return the report on these runs; a run whose results were changed is left out and listed."""
     runs = store.all()
-    damaged = [f"{folder.folder}: {folder.problem}" for folder in store.damaged()]
-    groups: dict[GroupKey, list[StoredRun]] = {}
+    problems = [f"{folder.folder}: {folder.problem}" for folder in store.damaged()]
+    by_key: dict[GroupKey, list[StoredRun]] = {}
     for run in runs:
         if run.manifest.status == "complete":
             try:
                 run.require_intact(run.paths.results)
             except ArtifactError as error:
                 log.warning("Left out: %s", error)
-                damaged.append(str(error))
+                problems.append(str(error))
             else:
-                groups.setdefault(group_key(run.manifest), []).append(run)
-    ordered = sorted(groups.items(), key=lambda item: (item[1][0].manifest.limited, item[0]))
-    made = [
-        _group(backbone, members, store.runs_dir, damaged)
-        for _, comparable in ordered
-        for backbone, members in _by_backbone(comparable)
-    ]
-    return Report(
+                by_key.setdefault(group_key(run.manifest), []).append(run)
+    groups = []
+    for _, comparable in sorted(by_key.items(), key=lambda item: (item[1][0].manifest.limited, item[0])):
+        for backbone, members in _by_backbone(comparable):
+            try:
+                groups.append(_group(backbone, members, store.runs_dir, problems))
+            except ArtifactError as error:
+                log.warning("A group is left out: %s", error)
+                problems.append(f"All runs on {members[0].manifest.dataset} with it were left out: {error}")
+    unfinished = [_unfinished(run) for run in runs if run.manifest.status != "complete"]
+    sections = [unfinished_section(unfinished), damaged_section(problems)]
+    return Document(
+        title="Leaderboards",
+        introduction=introduction(version("recbench"), str(store.runs_dir), n_groups=len(groups)),
+        groups=tuple(groups),
+        sections=tuple(section for section in sections if section),
         version=version("recbench"),
-        runs_dir=str(store.runs_dir),
-        groups=tuple(made),
-        unfinished=tuple(_unfinished(run) for run in runs if run.manifest.status != "complete"),
-        damaged=tuple(damaged),
         inputs={
-            run.manifest.run_id: run.manifest.files.get(run.paths.metrics.name, "")
-            for _, members in ordered
-            for run in members
+            run.run_id: run.manifest.files.get(run.paths.metrics.name, "")
+            for comparable in by_key.values()
+            for run in comparable
         },
     )
 
@@ -107,90 +111,87 @@ def _by_backbone(runs: Sequence[StoredRun]) -> list[tuple[str | None, list[Store
     ]
 
 
-def _group(backbone: str | None, runs: Sequence[StoredRun], runs_dir: Path, damaged: list[str]) -> LeaderboardGroup:
-    """Return one leaderboard; what had to be left out of it is added to ``damaged``."""
-    entries = label_entries(group_by_identity(runs))
-    manifest = runs[0].manifest
-    protocol = manifest.protocol
-    known = parse_columns(runs[0].metrics().columns, "item")
-    aligned = align(entries, [metric_column(truth, name) for truth in TRUTHS for name in known])
-    cutoffs = [k for k in _SHOWN_CUTOFFS if k in protocol.cutoffs] or [max(protocol.cutoffs)]
-    shown = tuple(f"{name}@{k}" for k in cutoffs for name in ("NDCG", "HR"))
-    means = aligned.column(metric_column("item", shown[0])).mean(axis=1)
-    best = entries[int(means.argmax())].label
-    comparison = compare_entries(entries, aligned, shown[0], "item", best)
-    by_label = {entry.label: number for number, entry in enumerate(entries)}
-    rows = []
-    for compared in comparison.entries:
-        number = by_label[compared.label]
-        values = aligned.values[number].mean(axis=0)
-        metrics = dict(zip(aligned.columns, values.tolist(), strict=True))
-        rows.append(LeaderboardRow(entry=compared, metrics=metrics, **_row_facts(entries[number], runs_dir)))
-    regret, problems = regret_rows(runs)
-    damaged += problems
-    name = [manifest.dataset, protocol.split, manifest.protocol_hash[:6], manifest.split_fingerprint[:6]]
-    name += [backbone] if backbone else []
-    return LeaderboardGroup(
-        slug=slug("-".join(name + (["tryout"] if manifest.limited else []))),
-        dataset=manifest.dataset,
-        backbone=backbone,
-        protocol=protocol.model_dump(mode="json"),
-        protocol_hash=manifest.protocol_hash,
-        split_fingerprint=manifest.split_fingerprint,
-        split_facts=manifest.split_facts,
-        limited=manifest.limited,
-        metrics=shown,
-        rows=tuple(rows),
-        comparison=comparison,
-        notes=tuple(shared_notes(entries) + depth_notes(entries, max(protocol.cutoffs))),
-        curves=tuple(curve for entry in entries for run in entry.runs for curve in training_curves(run, entry.label)),
-        regret=regret,
-    )
+@dataclass(frozen=True)
+class _Gathered:
+    """What the sections of one group are made from.
 
-
-def _row_facts(entry: Entry, runs_dir: Path) -> dict[str, Any]:
-    """Return what a row says beside its metrics: costs and facts about the lists, as means over the runs."""
-    summaries = [run.summary() for run in entry.runs]
-    backbone = entry.manifest.backbone
-    return {
-        "fit_s": _mean(_training_s(run.manifest.timings_s) for run in entry.runs),
-        "rank_s": _mean(run.manifest.timings_s.get("rank") for run in entry.runs),
-        "max_length": max(one["validity"]["max_length"] for one in summaries),
-        "tied_targets": _mean(one["tie_rate"]["targets"] for one in summaries),
-        "coverage": _mean(one["lists"]["coverage"] for one in summaries),
-        "average_popularity": _mean(one["lists"]["average_popularity"] for one in summaries),
-        "device": "/".join(sorted({run.manifest.device for run in entry.runs})),
-        "folders": tuple(run.paths.folder.relative_to(runs_dir).as_posix() for run in entry.runs),
-        "revision": backbone.revision if backbone else None,
-        "tuning": tuple(_tuning_text(run.manifest.tuning) for run in entry.runs),
-    }
-
-
-def _tuning_text(tuning: TuningRecord | None) -> str:
-    """Say how many trials were tried on what; "" for a run whose settings were given."""
-    if tuning is None:
-        return ""
-    chosen = ", ".join(f"{key}={value}" for key, value in tuning.chosen.items())
-    failed = f" ({tuning.failed} failed)" if tuning.failed else ""
-    return (
-        f"{chosen}: the best of {tuning.trials} trials{failed} of a {tuning.search} search by {tuning.metric} on "
-        f"{tuning.rows:,} validation rows ({tuning.best_value:.4f} there), which took {tuning.seconds:,.0f} s"
-    )
-
-
-def _training_s(timings_s: Mapping[str, float]) -> float | None:
-    """Return the seconds of fitting, without those of a preset backbone.
-
-    Whichever run comes first pretrains the preset and all others find it cached; counting it would charge one method
-    for what all of them use.
+    Attributes:
+        board: the leaderboard.
+        entries: its entries, in the order of the board.
+        runs: all complete runs of the group, also those that repeat a seed.
+        runs_dir: folder of the runs, as it was given.
+        problems: texts about runs that a section had to leave out are added here.
     """
-    return timings_s["fit"] - timings_s.get("pretrain", 0.0) if "fit" in timings_s else None
+
+    board: Leaderboard
+    entries: Sequence[Entry]
+    runs: Sequence[StoredRun]
+    runs_dir: Path
+    problems: list[str]
 
 
-def _mean(values: Iterable[float | None]) -> float | None:
-    """Return the mean of the known values, or None if none is known."""
-    known = [value for value in values if value is not None]
-    return sum(known) / len(known) if known else None
+@dataclass(frozen=True)
+class _Part:
+    """One section to be: ``build`` gathers and builds it, or returns None where there is nothing to show."""
+
+    slug: str
+    title: str
+    build: Callable[[], Section | None]
+
+
+def _parts(group: _Gathered) -> Iterable[_Part]:
+    """Return the sections of a group in their order. A NEW SECTION IS ONE LINE HERE: gather function, then builder."""
+    runs_dir = str(group.runs_dir)
+    return (
+        _Part("leaderboard", "Leaderboard", lambda: leaderboard_section(group.board, runs_dir=runs_dir)),
+        # audit, comparison, slices, beyond, latency: their lines go between these two.
+        _Part("regret", "Beam regret", lambda: _regret(group)),
+        _Part("rebuild", "Where the numbers come from", lambda: rebuild_section(group.board, runs_dir)),
+    )
+
+
+def _section(part: _Part) -> Section | None:
+    """Build one section; what cannot be gathered is said in its place and spoils no other section."""
+    try:
+        return part.build()
+    except RecbenchError as error:
+        log.warning("The section '%s' could not be made: %s", part.title, error)
+        return Section(part.slug, part.title, warnings=(f"This could not be made: {error.message}", error.hint or ""))
+
+
+def _group(backbone: str | None, runs: Sequence[StoredRun], runs_dir: Path, problems: list[str]) -> Group:
+    """Return one group; what had to be left out of it is added to ``problems``."""
+    entries = label_entries(group_by_identity(runs))
+    board = make_leaderboard(entries, backbone, runs_dir)
+    order = {row.entry.label: place for place, row in enumerate(board.rows)}
+    gathered = _Gathered(board, sorted(entries, key=lambda entry: order[entry.label]), runs, runs_dir, problems)
+    manifest = runs[0].manifest
+    split = manifest.protocol.split
+    name = [manifest.dataset, split, manifest.protocol_hash[:6], manifest.split_fingerprint[:6]]
+    name += [backbone] if backbone else []
+    return Group(
+        slug=slug("-".join(name + (["tryout"] if manifest.limited else []))),
+        title=board.title,
+        limited=manifest.limited,
+        sections=tuple(section for part in _parts(gathered) if (section := _section(part))),
+        facts={
+            "dataset": manifest.dataset,
+            "split": split,
+            "backbone_of_group": backbone,
+            "protocol_hash": manifest.protocol_hash,
+            "dataset_fingerprint": manifest.dataset_fingerprint,
+            "split_fingerprint": manifest.split_fingerprint,
+            "n_examples": board.comparison.n_examples,
+            "n_users": board.comparison.n_users,
+            "protocol": board.protocol,
+        },
+    )
+
+
+def _regret(group: _Gathered) -> Section | None:
+    rows, problems = regret_rows(group.runs)
+    group.problems.extend(problems)
+    return regret_section(rows)
 
 
 def _unfinished(run: StoredRun) -> UnfinishedRun:
@@ -203,4 +204,5 @@ def _unfinished(run: StoredRun) -> UnfinishedRun:
         seed=manifest.seed,
         status=run.state,
         reason=(manifest.error or "").strip().split("\n")[0],
+        limited=manifest.limited,
     )

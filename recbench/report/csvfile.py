@@ -1,4 +1,4 @@
-"""The leaderboards and comparisons as CSV, in full precision."""
+"""Every table of a document as CSV, in full precision; one file for the tables with the same slugs of all groups."""
 
 from __future__ import annotations
 
@@ -7,107 +7,63 @@ from collections.abc import Iterable, Mapping, Sequence
 from io import StringIO
 from typing import Any
 
-from recbench.report.model import LeaderboardGroup, Report
+from recbench.contracts.comparison import Interval
+from recbench.report.document import Document, Group, Row, Section, Table
+from recbench.report.format import is_missing
 
 
-def leaderboard_csv(report: Report) -> str:
-    """Return one line per entry of every group, with all metrics by both truths."""
-    return _csv([row for group in report.groups for row in _entry_rows(group)])
+def csv_files(document: Document) -> dict[str, str]:
+    """Return file name -> content.
+
+    A table of section "slices" with slug "cold" is in ``slices-cold.csv``; the slug of a table that is called like its
+    section is said once. The first columns name the group; ``bold`` and marks are not in the files.
+    """
+    lines: dict[str, list[dict[str, Any]]] = {}
+    for group in document.groups:
+        for section in group.sections:
+            _add(lines, section, _identity(group))
+    for section in document.sections:
+        _add(lines, section, {})
+    return {name: _csv(rows) for name, rows in lines.items()}
 
 
-def comparisons_csv(report: Report) -> str:
-    """Return one line per tested pair of every group."""
-    return _csv([row for group in report.groups for row in _pair_rows(group)])
+def _add(lines: dict[str, list[dict[str, Any]]], section: Section, identity: Mapping[str, Any]) -> None:
+    for table in section.tables:
+        if table.in_csv:
+            rows = lines.setdefault(f"{table_name(section, table)}.csv", [])
+            rows += [{**identity, **plain_values(table, row)} for row in table.rows]
 
 
-def regret_csv(report: Report) -> str:
-    """Return one line per method that was searched both ways."""
-    return _csv([row for group in report.groups for row in _regret_rows(group)])
+def table_name(section: Section, table: Table) -> str:
+    """Return the name that a table has in files and anchors, unique within its group."""
+    return section.slug if table.slug == section.slug else f"{section.slug}-{table.slug}"
 
 
-def _identity(group: LeaderboardGroup) -> dict[str, Any]:
-    return {
-        "dataset": group.dataset,
-        "split": group.protocol["split"],
-        "group": group.slug,
-        "protocol_hash": group.protocol_hash,
-        "split_fingerprint": group.split_fingerprint,
-        "limited": group.limited,
-        "n_examples": group.comparison.n_examples,
-        "n_users": group.comparison.n_users,
-    }
+def plain_values(table: Table, row: Row) -> dict[str, Any]:
+    """Return the values of a row as plain numbers and texts, None where there is none; two for intervals and ranges."""
+    values: dict[str, Any] = {}
+    for column in table.columns:
+        value = row.values.get(column.key)
+        if column.kind in ("interval", "signed_interval"):
+            known = isinstance(value, Interval) and not is_missing(value)
+            values[f"{column.key}_low"] = value.low if known else None
+            values[f"{column.key}_high"] = value.high if known else None
+        elif column.kind == "range":
+            values[f"{column.key}_first"], values[f"{column.key}_last"] = value or (None, None)
+        else:
+            values[column.key] = None if is_missing(value) else value
+    return values
 
 
-def _entry_rows(group: LeaderboardGroup) -> Iterable[dict[str, Any]]:
-    ranking_metric = group.comparison.metric
-    for row in group.rows:
-        entry = row.entry
-        yield {
-            **_identity(group),
-            "label": entry.label,
-            "method": entry.method,
-            "backbone": entry.backbone,
-            "backbone_revision": row.revision,
-            "n_seeds": len(entry.seeds),
-            "seeds": " ".join(map(str, entry.seeds)),
-            "run_ids": " ".join(entry.run_ids),
-            "device": row.device,
-            "fit_s": row.fit_s,
-            "rank_s": row.rank_s,
-            f"item/{ranking_metric} low": entry.interval.low,
-            f"item/{ranking_metric} high": entry.interval.high,
-            **row.metrics,
-            "tied_targets": row.tied_targets,
-            "max_length": row.max_length,
-            "coverage": row.coverage,
-            "average_popularity": row.average_popularity,
-        }
-
-
-def _pair_rows(group: LeaderboardGroup) -> Iterable[dict[str, Any]]:
-    comparison = group.comparison
-    for pair in comparison.pairs:
-        yield {
-            **_identity(group),
-            "truth": comparison.truth,
-            "metric": comparison.metric,
-            "a": pair.a,
-            "b": pair.b,
-            "difference": pair.difference,
-            "low": pair.interval.low,
-            "high": pair.interval.high,
-            "p_permutation": pair.p_permutation,
-            "p_holm": pair.p_adjusted,
-            "p_t": pair.p_t,
-            "t": pair.t,
-            "effect_d": pair.effect,
-            "users_better": pair.wins,
-            "users_equal": pair.ties,
-            "users_worse": pair.losses,
-            "verdict": pair.verdict,
-        }
-
-
-def _regret_rows(group: LeaderboardGroup) -> Iterable[dict[str, Any]]:
-    for row in group.regret:
-        yield {
-            **_identity(group),
-            "label": row.label,
-            "length_penalty": row.length_penalty,
-            "beams": row.beams,
-            "seeds": " ".join(map(str, row.seeds)),
-            "beam_runs": " ".join(row.beam_runs),
-            "exact_runs": " ".join(row.exact_runs),
-            "same_fit": row.same_fit,
-            "proven_share": row.proven,
-            **row.values,
-        }
+def _identity(group: Group) -> dict[str, Any]:
+    plain = {key: value for key, value in group.facts.items() if isinstance(value, (str, int, float, type(None)))}
+    return {"group": group.slug, **plain, "limited": group.limited}
 
 
 def _csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    header = list(dict.fromkeys(key for row in rows for key in row))
+    header: Iterable[str] = dict.fromkeys(key for row in rows for key in row)
     stream = StringIO()
-    writer = csv.DictWriter(stream, header, restval="", lineterminator="\n")
+    writer = csv.DictWriter(stream, list(header), restval="", lineterminator="\n")
     writer.writeheader()
     writer.writerows(rows)
     return stream.getvalue()

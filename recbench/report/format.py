@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import isnan
+from typing import Any
 
 from recbench.contracts.comparison import VERDICT_TEXT, ComparedPair, Comparison, Interval
+from recbench.report.document import Kind
 
 MISSING = "–"
+_UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def metric_text(value: float) -> str:
@@ -63,6 +66,57 @@ def seconds_text(seconds: float | None) -> str:
         return f"{whole // 60} min {whole % 60:02d} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def bytes_text(size: float) -> str:
+    """Return a size in the unit that suits it: "512 B", "1.4 GiB"."""
+    unit = 0
+    while size >= 1024 and unit < len(_UNITS) - 1:
+        size /= 1024
+        unit += 1
+    return f"{size:.0f} {_UNITS[unit]}" if unit == 0 or size >= 100 else f"{size:.1f} {_UNITS[unit]}"
+
+
+def number_text(value: float) -> str:
+    """Return a number with three significant digits and thousands separators: "0.0123", "4.57", "12,346"."""
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def range_text(value: tuple[int, int]) -> str:
+    """Return "2", or "2–4"."""
+    first, last = value
+    return str(first) if first == last else f"{first}–{last}"
+
+
+_TEXT: Mapping[Kind, Callable[[Any], str]] = {
+    "text": str,
+    "code": str,
+    "metric": metric_text,
+    "signed": lambda value: f"{value:+.4f}",
+    "interval": interval_text,
+    "signed_interval": signed_interval_text,
+    "share": share_text,
+    "change": lambda value: f"{100 * value:+.1f}%",
+    "p": p_text,
+    "effect": effect_text,
+    "seconds": seconds_text,
+    "bytes": bytes_text,
+    "count": lambda value: f"{value:,}",
+    "range": range_text,
+    "number": number_text,
+}
+
+
+def is_missing(value: Any) -> bool:
+    """Say whether a cell has no value: None, NaN, an interval of NaN, or an empty text."""
+    if isinstance(value, Interval):
+        return isnan(value.low) or isnan(value.high)
+    return value is None or value == "" or (isinstance(value, float) and isnan(value))
+
+
+def cell_text(value: Any, kind: Kind) -> str:
+    """Return the value of a cell as text, or a dash where there is none."""
+    return MISSING if is_missing(value) else _TEXT[kind](value)
 
 
 def pair_table(comparison: Comparison, brief: bool = False) -> tuple[list[str], list[list[str]]]:

@@ -1,23 +1,63 @@
-"""A report -> a folder: README.md with figures, CSV files, and report.json for machines."""
+"""A document -> a folder: every format asked for, its figures, and report.json for machines."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict
-from math import isnan
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from recbench.artifacts.files import read_json, write_json, write_text
+from recbench.artifacts.files import cannot_write, read_json
 from recbench.contracts.errors import UsageError, did_you_mean
-from recbench.report.csvfile import comparisons_csv, leaderboard_csv, regret_csv
-from recbench.report.figures import draw_all, figure_names
-from recbench.report.markdown import readme
-from recbench.report.model import LeaderboardGroup, RegretRow, Report
+from recbench.report.csvfile import csv_files
+from recbench.report.document import Document, Figure
+from recbench.report.figures import Drawn, draw
+from recbench.report.jsonfile import json_document, json_text
+from recbench.report.markdown import figure_file, readme
 
-FORMATS = ("md", "csv")
 MARKER = "report.json"
 _FIGURES = "figures"
+
+
+class FigureStore:
+    """The figures of a document, each drawn once, when the first format asks for it."""
+
+    def __init__(self) -> None:
+        self._drawn: dict[int, tuple[Figure, Drawn]] = {}
+
+    def get(self, figure: Figure) -> Drawn:
+        """Return a figure as PNG and SVG."""
+        if id(figure) not in self._drawn:
+            self._drawn[id(figure)] = (figure, draw(figure.draw))
+        return self._drawn[id(figure)][1]
+
+
+Files = Mapping[str, bytes]
+"""Path relative to the report folder -> content."""
+
+
+def _markdown(document: Document, figures: FigureStore) -> Files:
+    return {"README.md": readme(document, _FIGURES).encode(), **dict(_figure_files(document, figures))}
+
+
+def _csv(document: Document, figures: FigureStore) -> Files:
+    return {f"csv/{name}": text.encode() for name, text in csv_files(document).items()}
+
+
+FORMATS: Mapping[str, Callable[[Document, FigureStore], Files]] = {"md": _markdown, "csv": _csv}
+"""Name of a format -> what makes its files. They write nothing, so a fault leaves an earlier report as it was."""
+
+
+def _figure_files(document: Document, figures: FigureStore) -> Iterator[tuple[str, bytes]]:
+    for group in document.groups:
+        for section in group.sections:
+            for figure in section.figures:
+                drawn = figures.get(figure)
+                name = f"{_FIGURES}/{figure_file(group, section, figure)}"
+                yield f"{name}.png", drawn.png
+                yield f"{name}.svg", drawn.svg.encode()
 
 
 def parse_formats(text: str) -> tuple[str, ...]:
@@ -53,82 +93,64 @@ def check_target(folder: Path) -> None:
         )
 
 
-def write_report(report: Report, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
-    """Write a report; files of an earlier report in the same folder that are no longer made are removed.
+def write_report(document: Document, folder: Path, formats: Sequence[str]) -> dict[str, Any]:
+    """Write a report; files of an earlier report in the same folder that are no longer made are removed at the end.
 
     Args:
-        report: what to show.
+        document: what to show.
         folder: where to.
         formats: some of :data:`FORMATS`.
 
     Returns:
-        The content of ``report.json``: groups with entries and comparisons, inputs, and the files written.
+        The content of ``report.json``: groups with all tables, inputs, and the files written.
 
     Raises:
         UsageError: the folder holds something else than a report.
-        ArtifactError: a file cannot be written.
+        ArtifactError: a file cannot be written; an earlier report is as it was.
     """
     check_target(folder)
+    figures = FigureStore()
+    files = {name: content for format in formats for name, content in FORMATS[format](document, figures).items()}
+    record = json_document(document, sorted(files))
     earlier = read_json(folder / MARKER).get("files", []) if (folder / MARKER).is_file() else []
-    files: list[str] = []
-    if "md" in formats:
-        drawn = {group.slug: draw_all(group, folder / _FIGURES) for group in report.groups}
-        files += [f"{_FIGURES}/{name}" for paths in drawn.values() for name in figure_names(paths)]
-        links = {slug: [f"{_FIGURES}/{path.name}" for path in paths] for slug, paths in drawn.items()}
-        write_text(folder / "README.md", readme(report, links))
-        files.append("README.md")
-    if "csv" in formats:
-        write_text(folder / "leaderboard.csv", leaderboard_csv(report))
-        write_text(folder / "comparisons.csv", comparisons_csv(report))
-        files += ["leaderboard.csv", "comparisons.csv"]
-        if any(group.regret for group in report.groups):
-            write_text(folder / "regret.csv", regret_csv(report))
-            files.append("regret.csv")
-    document = _document(report, sorted(files))
-    write_json(folder / MARKER, document)
-    for name in set(earlier) - set(files):
-        (folder / name).unlink(missing_ok=True)
-    return document
+    _write_all(folder, {**files, MARKER: json_text(record).encode()})
+    for name in sorted(set(earlier) - set(files)):
+        _remove(folder, name)
+    return record
 
 
-def _document(report: Report, files: list[str]) -> dict[str, Any]:
-    return {
-        "recbench": report.version,
-        "groups": [_group(group) for group in report.groups],
-        "unfinished": [vars(run) for run in report.unfinished],
-        "damaged": list(report.damaged),
-        "inputs": dict(report.inputs),
-        "files": files,
-    }
+def _write_all(folder: Path, files: Files) -> None:
+    """Write all files or none: first under other names, and when all are on disk each gets its own name."""
+    new = not folder.exists()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".report.", suffix=".tmp", dir=folder))
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    try:
+        for name, content in files.items():
+            path = staging / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("wb") as stream:
+                stream.write(content)
+                stream.flush()
+                os.fsync(stream.fileno())
+        for name in files:
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (staging / name).replace(folder / name)
+    except OSError as error:
+        raise cannot_write(folder, error) from error
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
+        if new and not any(folder.iterdir()):
+            folder.rmdir()
 
 
-def _group(group: LeaderboardGroup) -> dict[str, Any]:
-    return {
-        "slug": group.slug,
-        "dataset": group.dataset,
-        "backbone": group.backbone,
-        "limited": group.limited,
-        "protocol": dict(group.protocol),
-        "protocol_hash": group.protocol_hash,
-        "split_fingerprint": group.split_fingerprint,
-        "entries": [
-            {
-                "label": row.entry.label,
-                "run_ids": list(row.entry.run_ids),
-                "seeds": list(row.entry.seeds),
-                "metrics": dict(row.metrics),
-                "interval": vars(row.entry.interval),
-                "fit_s": row.fit_s,
-                "rank_s": row.rank_s,
-            }
-            for row in group.rows
-        ],
-        "comparison": group.comparison.to_json(),
-        "beam_regret": [_regret(row) for row in group.regret],
-        "notes": list(group.notes),
-    }
-
-
-def _regret(row: RegretRow) -> dict[str, Any]:
-    values = {name: None if isnan(value) else value for name, value in row.values.items()}
-    return {**asdict(row), "values": values}
+def _remove(folder: Path, name: str) -> None:
+    """Remove one file of an earlier report, and its folder if that is empty now; nothing outside the report."""
+    path = folder / name
+    if not path.resolve().is_relative_to(folder.resolve()):
+        return
+    path.unlink(missing_ok=True)
+    if path.parent != folder and path.parent.is_dir() and not any(path.parent.iterdir()):
+        path.parent.rmdir()
