@@ -44,7 +44,7 @@ class AnswerTree:
     def __init__(self, writer: TitleWriter, prefix: Prefix, room: int) -> None:
         self._writer = writer
         self._pending = prefix.pending
-        self._layers = _LayerKinds(writer.lm)
+        self._layers = LayerKinds(writer.lm)
         n_pending = prefix.pending.shape[1]
         self._prompt_mask = prefix.read_mask
         self._positions = positions(self._prompt_mask)
@@ -130,7 +130,7 @@ class AnswerTree:
         self._sees[:, : old.shape[1], : old.shape[2]] = old
 
 
-class _LayerKinds:
+class LayerKinds:
     """What a model's layers may see, and in which form the model takes it.
 
     Raises:
