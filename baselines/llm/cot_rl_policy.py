@@ -19,15 +19,9 @@ from baselines.llm.cot_rl_config import CotRlSettings
 from baselines.llm.cot_rl_reward import answer_written, is_match, read_completion, text_reward
 from baselines.llm.reasoning import ANSWER_OPENING, STOP_STRINGS, without_blank_end
 from recbench.llm.codec import TitleCodec, split_labels
+from recbench.llm.experience import Experience, cut_experiences, experience_loss, pad_texts
 from recbench.llm.generate import END, Generated, GenerationSettings, write_after
-from recbench.llm.grpo import (
-    clip_fraction,
-    equal_rewards,
-    group_advantage,
-    kl_penalty,
-    perplexity_reward,
-    policy_loss,
-)
+from recbench.llm.grpo import equal_rewards, group_advantage, perplexity_reward
 from recbench.llm.prompt import RESPONSE_HEADER
 from recbench.llm.tokens import encode_plain
 from recbench.llm.train import Objective
@@ -50,23 +44,6 @@ class Reading:
     logprobs: Tensor
     cache: DynamicCache
     mask: Tensor
-
-
-@dataclass(frozen=True)
-class Experience:
-    """What is kept of one prompt's rollout while it is learned from.
-
-    Attributes:
-        tokens: the K completions.
-        old_logprobs: float32 (K, T), under the model that wrote them; 0 where padded.
-        reference_logprobs: float32 (K, T), under the starting model; None without KL.
-        advantages: float32 (K,).
-    """
-
-    tokens: list[list[int]]
-    old_logprobs: Tensor
-    reference_logprobs: Tensor | None
-    advantages: Tensor
 
 
 class ReasoningPolicy(Objective):
@@ -131,14 +108,14 @@ class ReasoningPolicy(Objective):
         examples = example_id.tolist()
         if all(example in self.experiences for example in examples):
             past = [self.experiences[example] for example in examples]
-            ids, mask = _padded([row for experience in past for row in experience.tokens], prompt_ids.device)
+            ids, mask = pad_texts([row for experience in past for row in experience.tokens], prompt_ids.device)
             return {"loss": self._loss(self._read(prefix, ids, mask).logprobs, mask, past)}
         generated = self._sample(prefix, examples)
-        ids, mask = _padded(generated.tokens, prompt_ids.device)
+        ids, mask = pad_texts(generated.tokens, prompt_ids.device)
         reading = self._read(prefix, ids, mask)
         rewards = self._rewards(generated, reading, target.tolist())
         reference = self._reference_logprobs(prompt_ids, prompt_mask, ids, mask)
-        past = _experiences(generated.tokens, reading.logprobs.detach(), reference, group_advantage(rewards))
+        past = cut_experiences(generated.tokens, reading.logprobs.detach(), reference, group_advantage(rewards))
         self.experiences.update(zip(examples, past, strict=True))
         self._tell(generated, rewards, examples[0], int(target[0]))
         return {"loss": self._loss(reading.logprobs, mask, past)}
@@ -147,17 +124,10 @@ class ReasoningPolicy(Objective):
         return read_completions(self.writer, prefix.repeat(self.settings.samples), ids, mask, self.settings.temperature)
 
     def _loss(self, logprobs: Tensor, mask: Tensor, past: Sequence[Experience]) -> Tensor:
-        width = mask.shape[1]
-        advantages = torch.cat([experience.advantages for experience in past])
-        arguments = (logprobs, _joined([experience.old_logprobs for experience in past], width), advantages, mask)
         clips = (self.settings.clip_low, self.settings.clip_high)
-        loss = policy_loss(*arguments, *clips)
-        self.note("clip_fraction", clip_fraction(*arguments, *clips))
-        reference = [experience.reference_logprobs for experience in past if experience.reference_logprobs is not None]
-        if reference:
-            penalty = kl_penalty(logprobs, _joined(reference, width), mask)
-            self.note("kl", penalty)
-            loss = loss + self.settings.beta * penalty
+        loss, notes = experience_loss(logprobs, mask, past, clips, self.settings.beta)
+        for name, value in notes.items():
+            self.note(name, value)
         return loss
 
     def _sample(self, prefix: Prefix, examples: Sequence[int]) -> Generated:
@@ -253,27 +223,6 @@ class ReasoningPolicy(Objective):
         self._log({**record, "completion": written, "finish": generated.finish[0], "worth": float(rewards[0, 0])})
 
 
-def _experiences(
-    tokens: list[list[int]], logprobs: Tensor, reference: Tensor | None, advantages: Tensor
-) -> list[Experience]:
-    """Cut a rollout of R rows into the experiences of its prompts; ``advantages`` is (G, K)."""
-    samples = advantages.shape[1]
-    return [
-        Experience(
-            tokens[start : start + samples],
-            logprobs[start : start + samples],
-            None if reference is None else reference[start : start + samples],
-            advantages[start // samples],
-        )
-        for start in range(0, len(tokens), samples)
-    ]
-
-
-def _joined(parts: Sequence[Tensor], width: int) -> Tensor:
-    """Return (R, ``width``): the rows of all parts (K, T), cut or padded with 0 at their ends."""
-    return torch.cat([torch.nn.functional.pad(part, (0, width - part.shape[1])) for part in parts])
-
-
 def read_completions(
     writer: TitleWriter, prefix: Prefix, ids: Tensor, mask: Tensor, temperature: float = 1.0
 ) -> Reading:
@@ -290,15 +239,6 @@ def read_completions(
     predicting = hidden[:, prefix.pending.shape[1] - 1 : -1]
     logprobs = token_logprobs(writer.logits(predicting) / temperature, ids) * mask
     return Reading(logprobs, prefix.cache, before)
-
-
-def _padded(rows: Sequence[Sequence[int]], device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return ids and mask, both int64 (R, T), padded on the right."""
-    parts = [torch.tensor(row, dtype=torch.int64) for row in rows]
-    ids = torch.nn.utils.rnn.pad_sequence(parts, batch_first=True)
-    lengths = torch.tensor([len(row) for row in rows])
-    mask = (torch.arange(ids.shape[1]) < lengths.unsqueeze(1)).long()
-    return ids.to(device), mask.to(device)
 
 
 def _share(hits: Sequence[bool]) -> Tensor:

@@ -9,51 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import PartialState
-from accelerate.utils import reduce
 from torch import Tensor
 
 from baselines.llm.cot_rl_config import CotRlSettings
 from baselines.llm.cot_rl_policy import ReasoningPolicy, Reference
 from baselines.llm.reasoning import reasoning_prompts
-from recbench.artifacts.files import read_json, write_json
 from recbench.contracts.examples import Examples
 from recbench.contracts.method import RunContext
 from recbench.contracts.seeding import derive_seed
 from recbench.llm.codec import TitleCodec
+from recbench.llm.experience import GroupCount
 from recbench.llm.lora import add_lora, merge_lora, without_lora
 from recbench.llm.rl import whole_steps
 from recbench.llm.sft import usable_rows
 from recbench.llm.train import StageResult, isolated_randomness, run_stage
 from recbench.llm.writer import TitleWriter
-
-
-class GroupCount:
-    """Prompts so far, and those whose K rewards were equal, which have no advantage and so no policy gradient.
-
-    It is kept on disk per optimizer step: steps behind the checkpoint that a stage resumes from are counted afresh.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        stored = read_json(path) if path.exists() else {}
-        self._steps: dict[int, list[int]] = {int(step): counts for step, counts in stored.items()}
-        self._begun: set[int] = set()
-
-    def add(self, step: int, groups: int, equal: int) -> None:
-        """Count a forward pass's prompts, over all processes."""
-        if step not in self._begun:
-            self._begun.add(step)
-            self._steps[step] = [0, 0]
-        everywhere = reduce(torch.tensor([groups, equal], device=PartialState().device), reduction="sum").tolist()
-        self._steps[step] = [old + new for old, new in zip(self._steps[step], everywhere, strict=True)]
-        if PartialState().is_main_process:
-            write_json(self.path, self._steps)
-
-    def totals(self) -> dict[str, int]:
-        """Return all rollouts' prompts ("groups") and those of equal rewards ("zero_variance_groups")."""
-        groups, equal = (sum(counts[place] for counts in self._steps.values()) for place in (0, 1))
-        return {"groups": groups, "zero_variance_groups": equal}
 
 
 def stage_rows(train: Examples, codec: TitleCodec, max_rows: int | None, seed: int) -> list[dict[str, Any]]:

@@ -17,11 +17,12 @@ from baselines.llm.cot import Cot, CotConfig
 from baselines.llm.cot_rl import CotRl, CotRlConfig
 from baselines.llm.cot_rl_config import CotRlSettings
 from baselines.llm.cot_rl_reward import Completion
-from baselines.llm.cot_rl_stage import GroupCount, reinforce_reasoning, trainable_policy
+from baselines.llm.cot_rl_stage import reinforce_reasoning, trainable_policy
 from recbench.contracts.config import build_config
 from recbench.contracts.errors import ConfigError, DataError
 from recbench.contracts.method import BackboneSpec, RunContext
 from recbench.llm.codec import TitleCodec
+from recbench.llm.experience import GroupCount
 from recbench.llm.writer import TitleWriter
 from recbench.testing.tiny import tiny_catalog, tiny_split
 
