@@ -118,7 +118,14 @@ class SequentialMethod(Method):
             write_queries(folder / QUERIES, queries)
             write_job(folder, job)
             with ctx.progress.bar(f"{self.model} lists", total=len(queries)) as bar:
-                self._worker_for(ctx).run(folder, lambda event: bar.advance(event["queries"]))
+
+                def on_event(event: Mapping[str, Any]) -> None:
+                    if event["event"] == "timed":
+                        ctx.timings_s[event["stage"]] = ctx.timings_s.get(event["stage"], 0.0) + event["seconds"]
+                    else:
+                        bar.advance(event["queries"])
+
+                self._worker_for(ctx).run(folder, on_event)
             answer = read_arrays(folder / RANKINGS)
         return Rankings(answer["example_id"], answer["offsets"], answer["items"], answer["scores"])
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ _PAIRS_AT_ONCE = 200_000
 
 
 def rank(folder: Path, job: RankJob, emit: Callable[..., None]) -> None:
-    """Answer the queries of a job with ``rankings.safetensors``."""
+    """Answer the queries of a job with ``rankings.safetensors``, and tell the seconds of scoring and listing."""
     vocabulary = Vocabulary(**read_arrays(folder / VOCABULARY))
     config, dataset = build_dataset(folder, job.spec, {"known": vocabulary.rows(job.spec.max_history)})
     dataset.build()
@@ -44,7 +45,10 @@ def rank(folder: Path, job: RankJob, emit: Callable[..., None]) -> None:
         emit("ranked", queries=len(batch))
         return scores
 
-    lists = rank_by_scores(read_queries(folder / QUERIES), job.k, job.n_items, score, job.mask_history, _BATCH)
+    queries = read_queries(folder / QUERIES)
+    start = time.perf_counter()
+    lists = rank_by_scores(queries, job.k, job.n_items, score, job.mask_history, _BATCH)
+    emit("timed", stage="score", seconds=time.perf_counter() - start)
     answer = {"example_id": lists.example_id, "offsets": lists.offsets, "items": lists.items, "scores": lists.scores}
     write_arrays(folder / RANKINGS, answer)
 

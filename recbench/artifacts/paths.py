@@ -190,3 +190,30 @@ class TunePaths:
     def trial(self, number: int) -> TrialPaths:
         """Return the paths of one trial, numbered from 1."""
         return TrialPaths(self.folder / "trials" / f"{number:04d}")
+
+
+@dataclass(frozen=True)
+class LatencyPaths:
+    """Measured latencies of one method's runs on one data set, ``RUNS/<dataset>/<method>/.latency/``.
+
+    They lie beside the run folders: a complete run is never written again, and a run need not exist to be measured.
+    """
+
+    folder: Path
+
+    @classmethod
+    def of(cls, runs_dir: Path, dataset: str, method: str) -> LatencyPaths:
+        """Return the paths for the runs of a method."""
+        return cls(runs_dir / safe_name(dataset) / safe_name(method) / ".latency")
+
+    def record(self, run_id: str, setting: str) -> Path:
+        """Return the file of one measurement; the setting is a hash of how it was measured."""
+        return self.folder / f"{run_id}-{setting}.json"
+
+    def fit(self, run_id: str) -> AttemptPaths:
+        """Return where the model of a run is fitted that has none; gone when it is kept."""
+        return AttemptPaths(self.folder / f"{run_id}.fit")
+
+    def lock(self, run_id: str) -> Path:
+        """Return the lock that is held while a run is fitted and measured."""
+        return self.folder / f".{run_id}.lock"

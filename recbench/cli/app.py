@@ -17,6 +17,7 @@ from recbench.cli import datasets, methods, runs
 from recbench.cli.compare import compare
 from recbench.cli.doctor import doctor
 from recbench.cli.evaluate import evaluate
+from recbench.cli.latency import latency
 from recbench.cli.output import configure_logging, print_json, stderr_console
 from recbench.cli.report import report
 from recbench.cli.run import run
@@ -48,7 +49,7 @@ app = typer.Typer(
 
 _GROUPS = {"datasets": datasets.app, "methods": methods.app, "runs": runs.app}
 
-for command in (run, evaluate, compare, report, doctor):
+for command in (run, evaluate, compare, latency, report, doctor):
     app.command(command.__name__)(command)
 for name, group in _GROUPS.items():
     app.add_typer(group, name=name)
