@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -37,6 +37,38 @@ class Prompts:
 
     ids: list[list[int]]
     truncated: np.ndarray
+
+
+class AnswerTokens(Protocol):
+    """The answers that a model can be trained to give.
+
+    Attributes:
+        tokens: token ids of each answer.
+        of_item: int (n_items,), the answer that stands for an item; -1 where there is none.
+    """
+
+    @property
+    def tokens(self) -> Sequence[Sequence[int]]: ...
+
+    @property
+    def of_item(self) -> np.ndarray: ...
+
+
+class RowCodec(Protocol):
+    """What training needs of a codec: histories as prompt tokens, items as answer tokens."""
+
+    @property
+    def answers(self) -> AnswerTokens:
+        """All answers."""
+
+    def prompts(self, queries: Queries) -> list[list[int]]:
+        """Return the prompt tokens of every query."""
+
+    def pad_prompts(self, prompts: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+        """Return int64 ids and mask (B, P), padded on the left."""
+
+    def pad_answers(self, answers: Sequence[Sequence[int]]) -> Tensor:
+        """Return int64 labels (B, T), padded on the right with -100."""
 
 
 class TitleCodec:
@@ -141,21 +173,33 @@ class TitleCodec:
         self, prompts: Sequence[Sequence[int]], device: torch.device | str = "cpu"
     ) -> tuple[Tensor, Tensor]:
         """Return int64 ids and mask (B, P), padded on the left."""
-        width = max(len(prompt) for prompt in prompts)
-        ids = torch.full((len(prompts), width), self.eos, dtype=torch.int64)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):
-            ids[row, width - len(prompt) :] = torch.tensor(prompt)
-            mask[row, width - len(prompt) :] = 1
-        return ids.to(device), mask.to(device)
+        return pad_prompts(prompts, self.eos, device)
 
     def pad_answers(self, answers: Sequence[Sequence[int]]) -> Tensor:
         """Return int64 labels (B, T), padded on the right with -100."""
-        width = max(len(answer) for answer in answers)
-        labels = torch.full((len(answers), width), -100, dtype=torch.int64)
-        for row, answer in enumerate(answers):
-            labels[row, : len(answer)] = torch.tensor(answer)
-        return labels
+        return pad_answers(answers)
+
+
+def pad_prompts(
+    prompts: Sequence[Sequence[int]], fill: int, device: torch.device | str = "cpu"
+) -> tuple[Tensor, Tensor]:
+    """Return int64 ids and mask (B, P) of B prompts, padded on the left with ``fill``."""
+    width = max(len(prompt) for prompt in prompts)
+    ids = torch.full((len(prompts), width), fill, dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, width - len(prompt) :] = torch.as_tensor(prompt)
+        mask[row, width - len(prompt) :] = 1
+    return ids.to(device), mask.to(device)
+
+
+def pad_answers(answers: Sequence[Sequence[int]]) -> Tensor:
+    """Return int64 labels (B, T) of B answers, padded on the right with -100."""
+    width = max(len(answer) for answer in answers)
+    labels = torch.full((len(answers), width), -100, dtype=torch.int64)
+    for row, answer in enumerate(answers):
+        labels[row, : len(answer)] = torch.as_tensor(answer)
+    return labels
 
 
 def end_ids_of(lm: PreTrainedModel) -> tuple[int, ...]:
