@@ -10,30 +10,26 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors.torch import load_file, save_file
-from transformers import PreTrainedTokenizerBase
+import numpy as np
+from accelerate import PartialState
+from torch import Tensor
 
-from latent.attention import LatentAttention
+from latent.answer_rl import reinforce_answers
 from latent.config import LatentR3Config
+from latent.item_vectors import item_vectors
+from latent.model import LatentModel
 from latent.reasoner import LatentWriter
 from latent.rl import reinforce
 from recbench.artifacts.files import atomic_folder
+from recbench.contracts.errors import UsageError
 from recbench.contracts.examples import Examples, Queries
 from recbench.contracts.method import Capabilities, Method, MethodConfig, RunContext
 from recbench.contracts.rankings import Rankings
-from recbench.contracts.seeding import derive_seed
-from recbench.llm.backbone import Backbone, open_backbone
+from recbench.llm.backbone import open_backbone, rl_learning_rate
 from recbench.llm.background import Background
-from recbench.llm.codec import TitleCodec, end_ids_of
 from recbench.llm.decode import rank_titles
 from recbench.llm.facts import decoding_facts
 from recbench.llm.sft import fine_tune
-from recbench.llm.storage import load_lm, save_lm
-from recbench.llm.train import isolated_randomness
-
-THOUGHT_TOKEN = "<|Thought|>"
-_ATTENTION = "latent_attention.safetensors"
 
 
 class LatentR3(Method):
@@ -49,87 +45,105 @@ class LatentR3(Method):
     def __init__(self, config: MethodConfig) -> None:
         super().__init__(config)
         self.capabilities = replace(type(self).capabilities, max_places=self.config.decoding.max_places)
-        self._facts: dict[str, Any] = {}
+        self._fitted: LatentModel | None = None
         self._decoding: dict[str, Any] = {}
 
     def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
-        """Fine-tune everything, then LatentRATT alone by LR-GRPO."""
-        backbone = open_backbone(train, ctx, self.config.precision)
-        self._background = Background.of(train, valid, len(ctx.catalog))
-        warmed_up = ctx.work_dir / "sft-model"
-        if warmed_up.is_dir():
-            self._restore(warmed_up, ctx)
+        """Fine-tune everything, or take the model that this one begins with; then do reinforcement learning."""
+        begins = self.config.begins_with
+        if begins is None:
+            self._fitted = self._fine_tuned(train, valid, ctx)
+            return
+        if ctx.start_model.is_dir():
+            self._fitted = LatentModel.load(ctx.start_model, begins, ctx).under(self.config)
         else:
-            self._warm_up(backbone, train, valid, ctx)
-            with atomic_folder(warmed_up) as folder:
-                self.save(folder)
-            shutil.rmtree(ctx.work_dir / "sft")
-        if self.config.rl.enabled:
-            settings = self.config.rl
-            if settings.learning_rate is None:
-                settings = settings.model_copy(update={"learning_rate": backbone.rl_learning_rate})
-            result = reinforce(self._writer, self._codec, train, settings, ctx.work_dir / "rl", ctx)
-            self._facts["rl"] = {**asdict(result), "learning_rate": settings.learning_rate}
+            self._fitted = self._start(begins, train, valid, ctx).under(self.config)
+        self._reinforce(self._fitted, train, ctx)
 
-    def _warm_up(self, backbone: Backbone, train: Examples, valid: Examples, ctx: RunContext) -> None:
+    def starts_from(self) -> LatentR3 | None:
+        """Return the fit that stage 2 goes on from: the same SFT, or the fully trained model of ``start_from``."""
+        begins = self.config.begins_with
+        return None if begins is None else LatentR3(begins)
+
+    def _fine_tuned(self, train: Examples, valid: Examples, ctx: RunContext) -> LatentModel:
+        backbone = open_backbone(train, ctx, self.config.precision)
         settings = self.config.sft
         if settings.learning_rate is None:
             settings = settings.model_copy(update={"learning_rate": backbone.sft_learning_rate})
-        self._writer = self._build(backbone, ctx)
-        self._codec = self._open_codec(backbone.tokenizer, ctx)
+        model = LatentModel.fresh(self.config, backbone, Background.of(train, valid, len(ctx.catalog)), ctx)
         folder = ctx.work_dir / "sft"
-        result = fine_tune(self._writer, self._codec, train, valid, settings, folder, ctx, self.config.decoding)
-        self._facts = {"sft": {**asdict(result), "learning_rate": settings.learning_rate}, "prompt": self._codec.facts}
+        result = fine_tune(model.writer, model.codec, train, valid, settings, folder, ctx, self.config.decoding)
+        model.facts = {"sft": {**asdict(result), "learning_rate": settings.learning_rate}, **model.facts}
+        return model
 
-    def _open_codec(self, tokenizer: PreTrainedTokenizerBase, ctx: RunContext) -> TitleCodec:
-        config, ends = self.config, end_ids_of(self._writer.lm)
-        return TitleCodec(tokenizer, ctx.catalog, config.max_prompt_tokens, config.template, ends, ctx.cache_dir)
+    def _start(self, begins: LatentR3Config, train: Examples, valid: Examples, ctx: RunContext) -> LatentModel:
+        """Fit the model that this fit begins with, and keep it for a resumed attempt."""
+        work = ctx.start_model.parent / "work"
+        start_ctx = replace(ctx, work_dir=work)
+        if self.config.start_from is not None:
+            # Both fits have stages of the same names.
+            start_ctx = replace(start_ctx, log=lambda record: ctx.log({**record, "stage": f"start-{record['stage']}"}))
+        start = LatentR3(begins)
+        start.fit(train, valid, start_ctx)
+        state = PartialState()
+        if state.is_main_process:
+            with atomic_folder(ctx.start_model) as folder:
+                start.save(folder)
+            shutil.rmtree(work)
+        state.wait_for_everyone()
+        return start._model
 
-    def _build(self, backbone: Backbone, ctx: RunContext) -> LatentWriter:
-        """Add the thought token (a softmax class that is never a target, as published) and a fresh LatentRATT."""
-        lm = backbone.model
-        backbone.tokenizer.add_special_tokens({"additional_special_tokens": [THOUGHT_TOKEN]})
-        with isolated_randomness(derive_seed(ctx.seed, "thought-token")):
-            lm.resize_token_embeddings(len(backbone.tokenizer), mean_resizing=False)
-        attention = LatentAttention(lm.config.hidden_size)
-        attention.reset(torch.Generator().manual_seed(derive_seed(ctx.seed, "latent-attention")))
-        return LatentWriter(lm, attention.to(lm.device, lm.dtype), self.config.thoughts)
+    def _reinforce(self, model: LatentModel, train: Examples, ctx: RunContext) -> None:
+        settings = self.config.rl
+        if settings.learning_rate is None:
+            settings = settings.model_copy(update={"learning_rate": rl_learning_rate(ctx)})
+        assert isinstance(model.writer, LatentWriter)
+        arguments = (model.writer, model.codec, train, settings, ctx.work_dir / "rl", ctx)
+        counts: dict[str, int] = {}
+        if settings.reward == "match":
+            result, counts = reinforce_answers(*arguments)
+        else:
+            result = reinforce(*arguments)
+        if self.config.start_from is not None:
+            model.facts["rl_of_start"] = model.facts.pop("rl", None)
+        model.facts["rl"] = {**asdict(result), **counts, "learning_rate": settings.learning_rate}
 
     def rank(self, queries: Queries, k: int, ctx: RunContext) -> Rankings:
         """Return the items of the titles that the decoding finds (grounding: of those nearest to the text written)."""
-        folder = ctx.work_dir / "decode"
+        model, thought = self._model, self.config.thought_at_inference
+        folder = ctx.work_dir / ("decode" if thought == "normal" else f"decode-{thought}")
+        writer = model.ranking_writer(self.config)
         rankings = rank_titles(
-            self._writer, self._codec, queries, self.config.decoding, folder, ctx, k=k, background=self._background
+            writer, model.codec, queries, self.config.decoding, folder, ctx, k=k, background=model.background
         )
         self._decoding = decoding_facts(folder)
         return rankings
 
     def save(self, folder: Path) -> None:
-        """Write the language model, its tokenizer, LatentRATT, facts and background."""
-        save_lm(folder, self._writer.lm, self._codec.tokenizer, self._facts)
-        save_file(self._writer.attention.state_dict(), folder / _ATTENTION)
-        self._background.save(folder)
+        """Write the fitted model."""
+        self._model.save(folder)
 
     @classmethod
     def load(cls, folder: Path, config: MethodConfig, ctx: RunContext) -> LatentR3:
         """Read what :meth:`save` wrote."""
         method = cls(config)
-        method._restore(folder, ctx)
+        method._fitted = LatentModel.load(folder, method.config, ctx)
         return method
 
-    def _restore(self, folder: Path, ctx: RunContext) -> None:
-        lm, tokenizer, self._facts = load_lm(folder, ctx)
-        self._background = Background.load(folder)
-        attention = LatentAttention(lm.config.hidden_size)
-        attention.load_state_dict(load_file(folder / _ATTENTION))
-        self._writer = LatentWriter(lm, attention.to(lm.device, lm.dtype), self.config.thoughts).eval()
-        self._codec = self._open_codec(tokenizer, ctx)
+    def item_vectors(self, kind: str, batch_size: int, ctx: RunContext) -> tuple[Tensor, np.ndarray]:
+        """Return a vector of every item with a title (see :func:`latent.item_vectors.item_vectors`)."""
+        return item_vectors(self._model.writer, self._model.codec, kind, batch_size, ctx)
 
     def fit_identity(self) -> dict[str, Any]:
-        """Decoding, and so the flavour, is part of it only where it chooses the best epoch of fine-tuning."""
-        left_out = {"flavour"} if self.config.sft.select == "ndcg" else {"flavour", "decoding"}
-        return {"fit": "LatentR3", **self.config.model_dump(mode="json", exclude=left_out)}
+        """Runs that differ in decoding or in the thought at inference alone share one fit."""
+        return self.config.fit_identity
+
+    @property
+    def _model(self) -> LatentModel:
+        if self._fitted is None:
+            raise UsageError("The method was asked for lists before it was fitted.", "Call fit or load first.")
+        return self._fitted
 
     def summary(self) -> dict[str, Any]:
-        """Return the facts of both stages and of decoding."""
-        return {**self._facts, **self._decoding}
+        """Return the facts of all stages and of decoding."""
+        return {**(self._fitted.facts if self._fitted else {}), **self._decoding}

@@ -29,6 +29,7 @@ class FitRecord(StrictModel):
     schema_version: int = FIT_SCHEMA_VERSION
     fit_id: str | None = Field(description="hash of everything that determines the fitted model; null: not shared")
     fitted_by: str = Field(description="run (or trial of a tuning) that fitted it")
+    started_from: str | None = Field(None, description="run whose kept model the fit went on from; null: none")
     method: str
     dataset: str
     backbone: BackboneSpec | None = None

@@ -98,6 +98,11 @@ class RunContext:
     progress: Progress = field(default_factory=SilentProgress)
     timings_s: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def start_model(self) -> Path:
+        """Folder with the saved model of :meth:`Method.starts_from`, where one was kept; else it does not exist."""
+        return self.work_dir / "start" / "model"
+
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Time one stage ("sft", "rl", "decode") and say in the log that it begins."""
@@ -157,6 +162,14 @@ class Method(ABC):
         """
         cls = type(self)
         return {"method": f"{cls.__module__}:{cls.__qualname__}", "config": self.config.model_dump(mode="json")}
+
+    def starts_from(self) -> Method | None:
+        """Return the method, configured, whose fitted model this one's fit goes on from; None: it needs none.
+
+        If a kept model of that fit is at hand (same data, seed, backbone), it lies in ``ctx.start_model`` when
+        :meth:`fit` is called. Otherwise ``fit`` makes it itself. Its cost is part of the cost of this fit either way.
+        """
+        return None
 
     def summary(self) -> dict[str, Any]:
         """Return plain facts about the fit or the lists for ``summary.json`` (best epoch, truncated texts, ...)."""

@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from recbench.artifacts.files import atomic_folder
 from recbench.artifacts.manifest import utc_now
-from recbench.artifacts.models import FitRecord, ModelStore
+from recbench.artifacts.models import FitRecord, KeptModel, ModelStore
 from recbench.artifacts.paths import FitPaths, home
 from recbench.artifacts.provenance import collect_provenance
 from recbench.artifacts.train_log import TrainLog
@@ -141,7 +141,7 @@ class Fitter:
 
     def _take_kept(self, plan: FitPlan, paths: FitPaths) -> bool:
         """Copy the kept model of the plan's fit to ``paths``, if there is one."""
-        kept = next((kept for store in self.stores if plan.fit_id and (kept := store.get(plan.fit_id))), None)
+        kept = self._kept(plan)
         if kept is None:
             return False
         log.info(
@@ -152,6 +152,26 @@ class Fitter:
         kept.copy_to(paths)
         return True
 
+    def _kept(self, plan: FitPlan) -> KeptModel | None:
+        return next((kept for store in self.stores if plan.fit_id and (kept := store.get(plan.fit_id))), None)
+
+    def _take_start(self, plan: FitPlan, paths: FitPaths) -> FitRecord | None:
+        """Copy the kept model that the plan's fit goes on from to ``paths``; return its record, None if none was kept.
+
+        What an earlier attempt began with stays.
+        """
+        start = plan.method.starts_from()
+        if start is not None and not paths.model.is_dir():
+            kept = self._kept(replace(plan, method=start))
+            if kept is not None:
+                log.info(
+                    "The fit goes on from the model that %s fitted, in %s (--no-reuse makes it afresh).",
+                    kept.record.fitted_by,
+                    kept.paths.folder,
+                )
+                kept.copy_to(paths)
+        return FitRecord.read(paths.record) if paths.record.exists() else None
+
     def _fit(
         self,
         plan: FitPlan,
@@ -161,13 +181,17 @@ class Fitter:
         fitted_by: str,
         earlier_s: Mapping[str, float],
     ) -> tuple[Method, FitRecord]:
+        start = self._take_start(plan, FitPaths(ctx.start_model.parent))
         with ctx.stage("fit"):
             if self.announce:
                 self.announce(plan.method, ctx.work_dir)
             plan.method.fit(plan.train, plan.valid, ctx)
+        if start is not None:
+            ctx.timings_s.update(add_times(ctx.timings_s, start.timings_s))
         record = FitRecord(
             fit_id=plan.fit_id,
             fitted_by=fitted_by,
+            started_from=start.fitted_by if start else None,
             method=plan.name,
             dataset=plan.dataset,
             backbone=plan.backbone,

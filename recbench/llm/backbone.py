@@ -168,6 +168,12 @@ def _asked_for(ctx: RunContext) -> BackboneSpec:
     return ctx.backbone
 
 
+def rl_learning_rate(ctx: RunContext) -> float:
+    """Return the learning rate of reinforcement learning for the run's backbone, without loading it."""
+    preset = PRESETS.get(_asked_for(ctx).name)
+    return preset.rl_learning_rate if preset else _HUB_RL_LEARNING_RATE
+
+
 def _load(source: str, spec: BackboneSpec, precision: str, ctx: RunContext) -> Backbone:
     preset = PRESETS.get(spec.name)
     # A hub commit pins the download; for a preset and a folder the revision is our own hash.
