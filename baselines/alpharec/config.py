@@ -14,6 +14,7 @@ from recbench.contracts.method import MethodConfig
 
 BACKBONE = "backbone"
 FILE = "file"
+METHOD = "method"
 Head = Literal["mlp", "linear"]
 Users = Literal["instance", "static"]
 
@@ -43,6 +44,16 @@ class AlphaRecTraining(StrictModel):
     eval_rows: int | None = Field(None, ge=1, description="validation rows measured, drawn at random; null: all")
 
 
+class VectorMethod(StrictModel):
+    """A method that is fitted first, for the item vectors of its model."""
+
+    method: str = Field(description="a registered method that gives item vectors ('latentr3')")
+    config: dict[str, Any] = Field({}, description="its configuration")
+    vector: str = Field(
+        "thought", description="which of its vectors; for latentr3 'thought' (of a history of this one item) or 'title'"
+    )
+
+
 class AlphaRecConfig(MethodConfig):
     """Configuration of AlphaRec."""
 
@@ -50,8 +61,10 @@ class AlphaRecConfig(MethodConfig):
         BACKBONE,
         min_length=1,
         description="where item vectors come from: 'backbone' (last token of the title in the run's language model), "
-        "'minilm' (all-MiniLM-L6-v2, extra 'encoder'), the folder or Hugging Face id of a sentence encoder, or 'file'",
+        "'minilm' (all-MiniLM-L6-v2, extra 'encoder'), the folder or Hugging Face id of a sentence encoder, 'file', or "
+        "'method' (of another method's fitted model)",
     )
+    source: VectorMethod | None = Field(None, description="embedding 'method': which method, fitted on the same rows")
     vectors: str | None = Field(None, description="embedding 'file': path of a file of item vectors, keyed by item ids")
     source_hash: str | None = Field(
         None,
@@ -87,7 +100,7 @@ class AlphaRecConfig(MethodConfig):
         if not isinstance(values, dict) or values.get("source_hash") is not None:
             return values
         embedding, vectors = values.get("embedding", BACKBONE), values.get("vectors")
-        if not isinstance(embedding, str) or embedding in ("", BACKBONE) or (embedding == FILE and not vectors):
+        if not isinstance(embedding, str) or embedding in ("", BACKBONE, METHOD) or (embedding == FILE and not vectors):
             return values
         return {**values, "source_hash": source_hash(embedding, vectors)}
 
@@ -95,6 +108,8 @@ class AlphaRecConfig(MethodConfig):
     def _fits_together(self) -> AlphaRecConfig:
         if (self.vectors is not None) != (self.embedding == FILE):
             raise ValueError("'embedding: file' and 'vectors: PATH' go together, and neither goes alone")
+        if (self.source is not None) != (self.embedding == METHOD):
+            raise ValueError("'embedding: method' and 'source' go together, and neither goes alone")
         return self
 
     def hidden_width(self, text_width: int) -> int:

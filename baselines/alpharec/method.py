@@ -22,7 +22,7 @@ from baselines.alpharec.graph import TrainGraph
 from baselines.alpharec.model import GraphInputs, ItemTexts, SharedHead
 from baselines.alpharec.scoring import Scorer, mean_metric, target_places
 from baselines.alpharec.training import train_head
-from baselines.alpharec.vectors import item_vectors
+from baselines.alpharec.vectors import build_source, item_vectors
 from recbench.artifacts.files import read_json, write_json
 from recbench.contracts.examples import Examples, Queries
 from recbench.contracts.hashing import hash_arrays, hash_json
@@ -47,16 +47,19 @@ class AlphaRec(Method):
     def __init__(self, config: MethodConfig) -> None:
         super().__init__(config)
         # Only vectors from the run's language model make the run depend on one.
+        self._source = build_source(self.config)
+        source = self._source.capabilities if self._source else Capabilities(packages=_TEXT_PACKAGES)
         self.capabilities = Capabilities(
-            uses_backbone=self.config.embedding == BACKBONE,
-            packages=("torch",) if self.config.embedding == FILE else _TEXT_PACKAGES,
+            uses_backbone=self.config.embedding == BACKBONE or source.uses_backbone,
+            packages=("torch",) if self.config.embedding == FILE else source.packages,
+            extra=source.extra,
         )
 
     def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
         """Embed the titles, build the graph and train the head."""
         config, n_items = self.config, len(ctx.catalog)
         with ctx.stage("embed"):
-            vectors, known = item_vectors(config, train, ctx)
+            vectors, known = item_vectors(config, self._source, train, valid, ctx)
         texts = ItemTexts.of(vectors, known, ctx.device)
         graph = TrainGraph.of(train, n_items)
         inputs = GraphInputs(texts, graph, ctx.device)

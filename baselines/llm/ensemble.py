@@ -11,7 +11,8 @@ import torch
 from pydantic import Field
 
 from baselines.llm.trie_mass import answer_masses, item_probabilities, node_masses, share_logprobs
-from recbench.artifacts.files import atomic_folder, atomic_path
+from baselines.nested import fit_once
+from recbench.artifacts.files import atomic_path
 from recbench.contracts.config import StrictModel
 from recbench.contracts.errors import ConfigError
 from recbench.contracts.examples import Examples, Queries
@@ -87,16 +88,7 @@ class Partner:
 
     def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
         """Fit on the same rows, in a work folder of its own; one that an earlier attempt fitted is loaded."""
-        own = _own(ctx)
-        done = ctx.work_dir / "partner-model"
-        if done.is_dir():
-            self.load(done, ctx)
-            return
-        own.work_dir.mkdir(parents=True, exist_ok=True)
-        with ctx.stage("fit-partner"):
-            self.method.fit(train, valid, own)
-        with atomic_folder(done) as folder:
-            self.save(folder)
+        self.method = fit_once(self.method, "partner", train, valid, replace(ctx, backbone=None, mask_history=False))
 
     def save(self, folder: Path) -> None:
         """Write the fitted method into an empty folder."""

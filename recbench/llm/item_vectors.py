@@ -1,6 +1,6 @@
-"""Item vectors in a file, keyed by external item ids: how vectors made elsewhere come into a run.
+"""Vectors of items that come from elsewhere: from a fitted method, or from a file keyed by external item ids.
 
-The file is in safetensors form: one tensor ``vectors`` (n, D) and, in the metadata, ``item_ids``, a JSON list of n ids.
+A file is in safetensors form: one tensor ``vectors`` (n, D) and, in the metadata, ``item_ids``, a JSON list of n ids.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -18,6 +19,24 @@ from torch import Tensor
 from recbench.artifacts.files import atomic_path
 from recbench.contracts.dataset import ItemCatalog
 from recbench.contracts.errors import DataError
+from recbench.contracts.method import RunContext
+
+
+@runtime_checkable
+class GivesItemVectors(Protocol):
+    """A fitted method whose model has a vector for every item."""
+
+    def item_vectors(self, kind: str, batch_size: int, ctx: RunContext) -> tuple[Tensor, np.ndarray]:
+        """Return float32 (n_items, D) on the CPU, zeros for items without one, and bool (n_items,): which have one.
+
+        Args:
+            kind: which of the model's vectors.
+            batch_size: items in a forward pass.
+            ctx: of the run.
+
+        Raises:
+            ConfigError: the method has no vectors of this kind.
+        """
 
 
 def write_item_vectors(path: Path, item_ids: Sequence[str], vectors: Tensor) -> None:
