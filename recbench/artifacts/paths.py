@@ -37,6 +37,11 @@ def backbones_folder() -> Path:
     return home() / "backbones"
 
 
+def audits_folder() -> Path:
+    """Return the folder of kept audits of data sets, one file each."""
+    return home() / "audits"
+
+
 def safe_name(name: str) -> str:
     """Return a method or data set name as a folder name (``recbole:NARM`` -> ``recbole-NARM``)."""
     return name.replace(":", "-").replace("/", "-")

@@ -17,8 +17,10 @@ ALLOWED = {
     "contracts": {"contracts"},
     "artifacts": {"contracts", "artifacts"},
     **{leaf: {"contracts", "artifacts", leaf} for leaf in LEAVES},
+    # An audit looks at data sets and at lists with the eyes of both.
+    "audit": {"contracts", "artifacts", "audit", "data", "evaluation"},
     "testing": {"contracts", "artifacts", "methods", "testing"},
-    "experiment": {"contracts", "artifacts", "experiment", *LEAVES},
+    "experiment": {"contracts", "artifacts", "experiment", "audit", *LEAVES},
     "cli": {"contracts", "artifacts", "experiment", "testing", "cli", *LEAVES},
 }
 
