@@ -2,43 +2,87 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from recbench.cli.output import JsonFlag, console, print_json
+from recbench.contracts.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from recbench.artifacts.store import RunStore
     from recbench.contracts.comparison import Comparison
+    from recbench.experiment.pairs import CompareOptions
+    from recbench.report.document import Table
+
+
+class RunsTestName(str, Enum):
+    """The t-tests over run means, as words of the command line."""
+
+    welch = "welch"
+    paired = "paired"
 
 
 def compare(
     references: Annotated[
-        list[str],
+        list[str] | None,
         typer.Argument(
             metavar="RUN_OR_METHOD...",
             help="Run ids (or their beginnings), run folders, or method names. A run stands for itself, a method for "
             "all of its complete runs, averaged over seeds.",
+            show_default=False,
         ),
-    ],
+    ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Run or method that all others are compared with; without it: all pairs.")
     ] = None,
-    metric: Annotated[str, typer.Option(help="HR@k, NDCG@k or MRR@k, with k one of the protocol's cutoffs.")] = (
-        "NDCG@10"
-    ),
-    truth: Annotated[str, typer.Option(help="item: the exact item counts; title: any item with its title.")] = "item",
+    metric: Annotated[
+        str | None,
+        typer.Option(help="HR@k, NDCG@k or MRR@k, with k one of the protocol's cutoffs.", show_default="NDCG@10"),
+    ] = None,
+    truth: Annotated[
+        str | None,
+        typer.Option(help="item: the exact item counts; title: any item with its title.", show_default="item"),
+    ] = None,
+    margin: Annotated[
+        str | None,
+        typer.Option(
+            metavar="M",
+            help="Difference that does not matter: 0.002 in the metric's unit, or 2% of B's mean. With it, pairs can "
+            "be found equivalent.",
+        ),
+    ] = None,
+    family: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.yaml", help="Declared family of tests over pairs, metrics and data sets, adjusted together."
+        ),
+    ] = None,
+    explore: Annotated[
+        bool, typer.Option("--explore", help="Look for leads: Benjamini-Hochberg instead of Holm, marked exploratory.")
+    ] = False,
+    runs_test: Annotated[
+        RunsTestName | None,
+        typer.Option(help="Also the published protocol, a t-test over run means: welch, or paired by seed."),
+    ] = None,
     dataset: Annotated[str | None, typer.Option(help="Takes only runs on this data set.")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="Takes only runs whose protocol hash begins with this.", metavar="HASH")
     ] = None,
+    details: Annotated[
+        bool, typer.Option("--details", help="Show all columns: raw p-values, errors, effects.")
+    ] = False,
     runs_dir: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     as_json: JsonFlag = False,
 ) -> None:
     """Compare runs on exactly the same examples, with the user as the unit of every test.
 
-    Refuses to mix data sets, splits or protocols. The p-values are adjusted (Holm) over the pairs that are printed.
+    Refuses to mix data sets, splits or protocols. The p-values are adjusted (Holm) over the pairs that are printed, or
+    over the family of a file.
 
     Examples:
 
@@ -46,46 +90,108 @@ def compare(
 
         recbench compare bigrec latentr3 --baseline popularity --metric HR@10 --truth title
 
-        recbench compare 3f2a91 77c0de --json
+        recbench compare bigrec d3 --margin 2%
+
+        recbench compare bigrec latentr3 --runs-test welch
+
+        recbench compare --family claims.yaml --json
+
+    A family file:
+
+        {name: main claims, tests: [{pairs: [[latentr3, bigrec]], metrics: [NDCG@10, HR@10], datasets: [toys, cds]}]}
     """
     from recbench.artifacts.store import RunStore
     from recbench.experiment.compare import compare as compare_runs
 
+    options = _options(margin, explore, runs_test)
+    store = RunStore(runs_dir)
+    if family is not None:
+        given = {"RUN_OR_METHOD": references, "--baseline": baseline, "--dataset": dataset}
+        _refuse_beside_family(given | {"--metric": metric, "--truth": truth})
+        _compare_family(store, family, protocol, options, as_json, details)
+        return
+    if not references:
+        raise UsageError("Nothing to compare was named.", "Name methods or runs, or give --family FILE.yaml.")
     comparison = compare_runs(
-        RunStore(runs_dir),
+        store,
         references,
         baseline=baseline,
-        metric=metric,
-        truth=truth,
+        metric=metric or "NDCG@10",
+        truth=truth or "item",
         dataset=dataset,
         protocol=protocol,
+        options=options,
     )
     if as_json:
         print_json(comparison.to_json())
     else:
-        _show(comparison)
+        _show(comparison, details)
 
 
-def _show(comparison: Comparison) -> None:
-    from rich.table import Table
+def _options(margin: str | None, explore: bool, runs_test: RunsTestName | None) -> CompareOptions:
+    from recbench.experiment.pairs import CompareOptions
+    from recbench.stats.equivalence import parse_margin
 
-    from recbench.report.format import interval_text, metric_text, pair_explanation, pair_table
+    return CompareOptions(
+        margin=None if margin is None else parse_margin(margin),
+        correction="bh" if explore else "holm",
+        runs_test=None if runs_test is None else runs_test.value,
+    )
+
+
+def _refuse_beside_family(given: Mapping[str, object]) -> None:
+    """A declared family says itself what is compared; what it does not say must not be chosen afterwards."""
+    surplus = [name for name, value in given.items() if value]
+    if surplus:
+        raise UsageError(
+            f"{', '.join(surplus)} cannot be given beside --family: the file says what is compared.",
+            "Write it into the file: tests with pairs, metrics, truths and datasets.",
+        )
+
+
+def _compare_family(
+    store: RunStore, path: Path, protocol: str | None, options: CompareOptions, as_json: bool, details: bool
+) -> None:
+    from recbench.experiment.family import compare_family, read_family
+
+    family = compare_family(store, read_family(path), protocol=protocol, options=options)
+    if as_json:
+        print_json(family.to_json())
+        return
+    if family.why:
+        console().print(family.why, markup=False)
+    for comparison in family.comparisons:
+        _show(comparison, details)
+
+
+def _show(comparison: Comparison, details: bool) -> None:
+    from recbench.report.sections.comparison import comparison_section, entry_table
 
     out = console()
-    mark = "  [TRY-OUT: rows were left out]" if comparison.limited else ""
-    out.print(f"{comparison.dataset}: {comparison.metric} by {comparison.truth}{mark}", style="bold", markup=False)
-    entries = Table("entry", comparison.metric, f"{comparison.level:.0%} interval", "seeds", "runs")
-    for entry in comparison.entries:
-        seeds = " ".join(map(str, entry.seeds))
-        entries.add_row(
-            entry.label, metric_text(entry.mean), interval_text(entry.interval), seeds, " ".join(entry.run_ids)
+    section = comparison_section(comparison)
+    for table in (entry_table(comparison), *section.tables):
+        _print_table(table, details)
+    for text in (*section.paragraphs, *(f"Note: {one}" for one in (*section.warnings, *comparison.notes))):
+        out.print(text, markup=False)
+
+
+def _print_table(table: Table, details: bool) -> None:
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    from recbench.report.format import cell_text
+
+    columns = [column for column in table.columns if details or not column.detail]
+    drawn = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
+    for column in columns:
+        drawn.add_column(Text(column.title), justify="left" if column.kind in ("text", "code") else "right")
+    for row in table.rows:
+        drawn.add_row(
+            *(
+                Text(cell_text(row.values.get(column.key), column.kind), "bold" if column.key in row.bold else "")
+                for column in columns
+            )
         )
-    out.print(entries)
-    header, rows = pair_table(comparison, brief=True)
-    pairs = Table(*header)
-    for row in rows:
-        pairs.add_row(*row)
-    out.print(pairs)
-    out.print(pair_explanation(comparison, brief=True), markup=False)
-    for note in comparison.notes:
-        out.print(f"Note: {note}", markup=False)
+    console().print(drawn)
+    for note in table.notes:
+        console().print(note, markup=False)

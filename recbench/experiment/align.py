@@ -63,29 +63,47 @@ def align(entries: Sequence[Entry], columns: Sequence[str]) -> AlignedMetrics:
 
 
 def _read(run: StoredRun, columns: Sequence[str]) -> pd.DataFrame:
+    """Return a run's metrics by example id, after a look at what no rebuilt file has: gaps and repeated examples."""
     table = run.metrics()
+    hint = f"Rebuild it: recbench evaluate {run.manifest.run_id}."
     missing = [name for name in [*_IDENTITY, *columns] if name not in table.columns]
     if missing or table.empty:
         what = f"lacks the columns {', '.join(missing)}" if missing else "has no rows"
-        raise ArtifactError(f"{run.paths.metrics} {what}.", f"Rebuild it: recbench evaluate {run.manifest.run_id}.")
-    return table[[*_IDENTITY, *columns]].sort_values("example_id", ignore_index=True)
+        raise ArtifactError(f"{run.paths.metrics} {what}.", hint)
+    table = table[[*_IDENTITY, *columns]].sort_values("example_id", ignore_index=True)
+    ids = table["example_id"].to_numpy()
+    repeated = np.flatnonzero(ids[1:] == ids[:-1])
+    if len(repeated):
+        raise ArtifactError(f"{run.paths.metrics} has example {ids[repeated[0]]} more than once.", hint)
+    for name in columns:
+        unknown = ~np.isfinite(table[name].to_numpy())
+        if unknown.any():
+            example = ids[int(np.argmax(unknown))]
+            raise ArtifactError(f"{run.paths.metrics} has no number for {name} of example {example}.", hint)
+    return table
 
 
 def _check_same_examples(run: StoredRun, table: pd.DataFrame, other: StoredRun, reference: pd.DataFrame) -> None:
-    ids, expected = table["example_id"], reference["example_id"]
+    """Refuse two runs that were not measured on the same examples, naming the first example they differ in."""
+    ids, expected = table["example_id"].to_numpy(), reference["example_id"].to_numpy()
     if not np.array_equal(ids, expected):
         missing, surplus = np.setdiff1d(expected, ids), np.setdiff1d(ids, expected)
-        found = f"{len(missing)} examples are missing" + (f" (the first is {missing[0]})" if len(missing) else "")
+        found = [
+            f"{len(some)} examples are {what}" + (f" (the first is {some[0]})" if len(some) else "")
+            for what, some in (("missing", missing), ("surplus", surplus))
+        ]
         raise ArtifactError(
-            f"Run {run.manifest.run_id} does not have the examples of run {other.manifest.run_id}: {found}, "
-            f"{len(surplus)} are surplus.",
+            f"Run {run.manifest.run_id} does not have the examples of run {other.manifest.run_id}: {', '.join(found)}.",
             f"Rebuild its metrics: recbench evaluate {run.manifest.run_id}.",
         )
     for name in ("user_id", "target_item_id"):
-        differs = table[name].astype(str).to_numpy() != reference[name].astype(str).to_numpy()
+        ours, theirs = table[name].astype(str).to_numpy(), reference[name].astype(str).to_numpy()
+        differs = ours != theirs
         if differs.any():
+            first = int(np.argmax(differs))
             raise ArtifactError(
                 f"Runs {run.manifest.run_id} and {other.manifest.run_id} disagree on the {name} of "
-                f"{int(differs.sum())} examples (the first is {expected[int(np.argmax(differs))]}).",
+                f"{int(differs.sum())} examples (the first is {expected[first]}: {ours[first]} against "
+                f"{theirs[first]}).",
                 "They were measured on different data; rebuild both with recbench evaluate.",
             )

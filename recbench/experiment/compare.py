@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
-
-import numpy as np
 
 from recbench.artifacts.store import RunStore
-from recbench.contracts.comparison import ComparedEntry, ComparedPair, Comparison, Interval, Verdict
+from recbench.contracts.comparison import Comparison
 from recbench.contracts.errors import UsageError, did_you_mean
 from recbench.evaluation.accuracy import TRUTHS, Truth, check_metric, metric_column, parse_columns
-from recbench.experiment.align import AlignedMetrics, align
-from recbench.experiment.entries import (
-    Entry,
-    depth_notes,
-    group_by_identity,
-    label_entries,
-    refuse_mixed,
-    shared_notes,
-)
-from recbench.stats.bootstrap import LEVEL, N_RESAMPLES, bootstrap_means, cluster_totals
-from recbench.stats.multiple import holm
-from recbench.stats.paired import N_FLIPS, PairedTest, paired_tests
+from recbench.experiment.align import align
+from recbench.experiment.entries import Entry, group_by_identity, label_entries, refuse_mixed
+from recbench.experiment.pairs import CompareOptions
+from recbench.experiment.statistics import compare_entries
 
-ALPHA = 0.05
-RANDOM_SEED = 20_260_101
-MAX_ENTRIES_FOR_ALL_PAIRS = 6
+__all__ = ["compare", "compare_entries", "one_entry", "select_entries"]
 
 
 def compare(
@@ -38,6 +25,7 @@ def compare(
     truth: str = "item",
     dataset: str | None = None,
     protocol: str | None = None,
+    options: CompareOptions | None = None,
 ) -> Comparison:
     """Compare runs or methods on one metric.
 
@@ -50,12 +38,14 @@ def compare(
         truth: "item" or "title".
         dataset: takes only runs on this data set.
         protocol: takes only runs whose protocol hash begins with this.
+        options: margin of equivalence, correction, further tests.
 
     Raises:
-        UsageError: fewer than two entries, mixed data or protocols, an unknown metric or truth, too many pairs.
+        UsageError: fewer than two entries, mixed data or protocols, an unknown metric or truth, too many pairs, a
+            t-test over runs without runs.
         ArtifactError: a run's metrics are damaged or cover other examples.
     """
-    chosen = _check_truth(truth)
+    chosen = check_truth(truth)
     entries = select_entries(store, references if baseline is None else [*references, baseline], dataset, protocol)
     if len(entries) < 2:
         raise UsageError(
@@ -63,13 +53,11 @@ def compare(
             "Name at least two methods or runs; runs that differ in their seed only count as one where a method is "
             "named.",
         )
-    baseline_entry = None
-    if baseline is not None:
-        wanted = {entry.run_ids for entry in _resolve(store, baseline, dataset, protocol)}
-        baseline_entry = _one_baseline(baseline, [entry for entry in entries if entry.run_ids in wanted])
+    baseline_entry = None if baseline is None else one_entry(store, baseline, entries, dataset, protocol, "baseline")
     metric = check_metric(metric, parse_columns(entries[0].runs[0].metrics().columns, chosen))
     aligned = align(entries, [metric_column(chosen, metric)])
-    return compare_entries(entries, aligned, metric, chosen, baseline_entry.label if baseline_entry else None)
+    label = baseline_entry.label if baseline_entry else None
+    return compare_entries(entries, aligned, metric, chosen, label, options)
 
 
 def select_entries(
@@ -114,110 +102,42 @@ def _resolve(store: RunStore, reference: str, dataset: str | None, protocol: str
     return group_by_identity(fitting)
 
 
-def compare_entries(
-    entries: Sequence[Entry], aligned: AlignedMetrics, metric: str, truth: Truth, baseline: str | None
-) -> Comparison:
-    """Compare aligned entries: intervals for all, tests for every pair (or all against the baseline).
+def check_truth(truth: str) -> Truth:
+    """Return the truth of that name.
 
     Raises:
-        UsageError: without a baseline there are too many pairs to be read.
+        UsageError: there is none.
     """
-    column = metric_column(truth, metric)
-    totals = cluster_totals(aligned.column(column).T, aligned.user, aligned.n_users)
-    sizes = np.bincount(aligned.user, minlength=aligned.n_users)
-    means = totals.sum(axis=0) / sizes.sum()
-    ranked = sorted(range(len(entries)), key=lambda e: (-means[e], entries[e].label))
-    pairs = _pairs([entries[e].label for e in ranked], ranked, baseline)
-    boot = bootstrap_means(totals, sizes, N_RESAMPLES, RANDOM_SEED)
-    tests: list[PairedTest] = []
-    if pairs:
-        differences = np.stack([totals[:, a] - totals[:, b] for a, b in pairs], axis=1)
-        tests = paired_tests(differences, sizes, N_FLIPS, RANDOM_SEED)
-    adjusted = holm([test.p_permutation for test in tests])
-    manifest = entries[0].manifest
-    return Comparison(
-        dataset=manifest.dataset,
-        split_fingerprint=manifest.split_fingerprint,
-        protocol_hash=manifest.protocol_hash,
-        limited=manifest.limited,
-        truth=truth,
-        metric=metric,
-        n_examples=aligned.values.shape[1],
-        n_users=aligned.n_users,
-        entries=tuple(
-            ComparedEntry(
-                label=entries[e].label,
-                method=entries[e].manifest.method,
-                backbone=entries[e].backbone,
-                run_ids=entries[e].run_ids,
-                seeds=tuple(run.manifest.seed for run in entries[e].runs),
-                mean=float(means[e]),
-                interval=Interval(*boot.interval(e)),
-                seed_means=tuple(aligned.run_means[e][:, aligned.columns.index(column)].tolist()),
-            )
-            for e in ranked
-        ),
-        baseline=baseline,
-        pairs=tuple(
-            ComparedPair(
-                a=entries[a].label,
-                b=entries[b].label,
-                difference=float(means[a] - means[b]),
-                interval=Interval(*boot.difference_interval(a, b)),
-                p_permutation=test.p_permutation,
-                p_adjusted=p_adjusted,
-                p_t=test.p_t,
-                t=test.t,
-                effect=test.effect,
-                wins=test.wins,
-                ties=test.ties,
-                losses=test.losses,
-                verdict=_verdict(p_adjusted, float(means[a] - means[b])),
-            )
-            for (a, b), test, p_adjusted in zip(pairs, tests, adjusted, strict=True)
-        ),
-        level=LEVEL,
-        alpha=ALPHA,
-        n_resamples=N_RESAMPLES,
-        n_flips=N_FLIPS,
-        random_seed=RANDOM_SEED,
-        notes=tuple(shared_notes(entries) + depth_notes(entries, int(metric.partition("@")[2]))),
-    )
-
-
-def _check_truth(truth: str) -> Truth:
     for known in TRUTHS:
         if truth == known:
             return known
     raise UsageError(f"Unknown truth '{truth}'.{did_you_mean(truth, TRUTHS)} Known: {', '.join(TRUTHS)}.")
 
 
-def _one_baseline(reference: str, found: Sequence[Entry]) -> Entry:
+def one_entry(
+    store: RunStore,
+    reference: str,
+    entries: Sequence[Entry],
+    dataset: str | None,
+    protocol: str | None,
+    role: str,
+) -> Entry:
+    """Return the one of ``entries`` that a reference stands for.
+
+    Args:
+        store, dataset, protocol: as in :func:`compare`.
+        reference: of one entry.
+        entries: labelled, as :func:`select_entries` returned them for this reference among others.
+        role: what the reference is, for the message ("baseline").
+
+    Raises:
+        UsageError: it stands for several entries.
+    """
+    wanted = {entry.run_ids for entry in _resolve(store, reference, dataset, protocol)}
+    found = [entry for entry in entries if entry.run_ids in wanted]
     if len(found) == 1:
         return found[0]
     labels = "; ".join(f"{entry.label} [{', '.join(entry.run_ids)}]" for entry in found)
     raise UsageError(
-        f"The baseline '{reference}' stands for {len(found)} entries: {labels}.", "Give a run id as --baseline."
+        f"The {role} '{reference}' stands for {len(found)} entries: {labels}.", f"Give a run id as {role}."
     )
-
-
-def _pairs(labels: Sequence[str], ranked: Sequence[int], baseline: str | None) -> list[tuple[int, int]]:
-    """Return pairs of entry numbers (a, b); entries come best first."""
-    if len(ranked) < 2:
-        return []
-    if baseline is not None:
-        base = ranked[labels.index(baseline)]
-        return [(entry, base) for entry in ranked if entry != base]
-    if len(ranked) > MAX_ENTRIES_FOR_ALL_PAIRS:
-        n_pairs = len(ranked) * (len(ranked) - 1) // 2
-        raise UsageError(
-            f"{len(ranked)} entries make {n_pairs} pairs, too many to read and to test at once.",
-            f"Choose one to compare with, --baseline X, from: {', '.join(labels)}.",
-        )
-    return list(combinations(ranked, 2))
-
-
-def _verdict(p_adjusted: float, difference: float) -> Verdict:
-    if p_adjusted >= ALPHA or difference == 0:
-        return "undecided"
-    return "better" if difference > 0 else "worse"

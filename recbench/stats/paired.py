@@ -13,42 +13,40 @@ import numpy as np
 
 N_FLIPS = 10_000
 _CELLS_AT_ONCE = 8_000_000
-_NO_DIFFERENCE = 1e-12
+NO_DIFFERENCE = 1e-12
 
 
 @dataclass(frozen=True)
-class PairedTest:
-    """The outcome of comparing one pair of methods.
+class UserCounts:
+    """For how many users A is better, equal, worse, by their own mean."""
 
-    Attributes:
-        p_permutation: two-sided sign-flip permutation test of the users' summed differences.
-        p_t, t: two-sided paired t-test over user means and its statistic; None where it is not defined (fewer than
-            two users, or all of them differ by the same amount).
-        effect: mean of the user means over their standard deviation (Cohen's d_z); None where that is 0.
-        wins, ties, losses: users for whom A is better, equal, worse.
-    """
-
-    p_permutation: float
-    p_t: float | None
-    t: float | None
-    effect: float | None
     wins: int
     ties: int
     losses: int
 
 
-def paired_tests(differences: np.ndarray, sizes: np.ndarray, n_flips: int = N_FLIPS, seed: int = 0) -> list[PairedTest]:
-    """Test several pairs over the same users.
+def user_counts(differences: np.ndarray, sizes: np.ndarray) -> list[UserCounts]:
+    """Count users by the sign of their mean difference, for each pair.
 
     Args:
         differences: float64 (U, P); sum of A - B over the examples of each user, one column per pair.
         sizes: int (U,), examples of each user.
-        n_flips: random sign flips of the permutation test.
-        seed: seed of the flips, shared by all pairs.
     """
-    p_permutation = sign_flip_p(differences, n_flips, seed)
     means = differences / np.asarray(sizes)[:, None]
-    return [_one_pair(means[:, pair], float(p_permutation[pair])) for pair in range(differences.shape[1])]
+    wins, losses = (means > NO_DIFFERENCE).sum(axis=0), (means < -NO_DIFFERENCE).sum(axis=0)
+    return [
+        UserCounts(int(w), len(means) - int(w) - int(lost), int(lost)) for w, lost in zip(wins, losses, strict=True)
+    ]
+
+
+def t_test(difference: float, standard_error: float, df: float) -> tuple[float | None, float | None]:
+    """Return two-sided p and t of a difference; (1, 0) where there is none at all, (None, None) without an error."""
+    from scipy import stats
+
+    if standard_error == 0:
+        return (1.0, 0.0) if abs(difference) <= NO_DIFFERENCE else (None, None)
+    t = difference / standard_error
+    return float(2 * stats.t.sf(abs(t), df)), t
 
 
 def sign_flip_p(differences: np.ndarray, n_flips: int = N_FLIPS, seed: int = 0) -> np.ndarray:
@@ -88,29 +86,3 @@ def _extreme(bits: np.ndarray, differences: np.ndarray, threshold: np.ndarray) -
     """Return int64 (P,): how many rows of sign bits make the sum at least as extreme as the threshold."""
     signs = 2.0 * bits - 1.0
     return (np.abs(signs @ differences) >= threshold).sum(axis=0)
-
-
-def _one_pair(means: np.ndarray, p_permutation: float) -> PairedTest:
-    spread = float(means.std(ddof=1)) if len(means) > 1 else 0.0
-    spread = spread if spread > _NO_DIFFERENCE else 0.0
-    p_t, t = _paired_t(means, spread)
-    return PairedTest(
-        p_permutation=p_permutation,
-        p_t=p_t,
-        t=t,
-        effect=float(means.mean()) / spread if spread else None,
-        wins=int((means > _NO_DIFFERENCE).sum()),
-        ties=int((np.abs(means) <= _NO_DIFFERENCE).sum()),
-        losses=int((means < -_NO_DIFFERENCE).sum()),
-    )
-
-
-def _paired_t(means: np.ndarray, spread: float) -> tuple[float | None, float | None]:
-    """Return p and t of the one-sample t-test of user means: (1, 0) if no user differs, else None without spread."""
-    from scipy import stats
-
-    if not spread:
-        unanimous_tie = len(means) > 1 and bool(np.all(np.abs(means) <= _NO_DIFFERENCE))
-        return (1.0, 0.0) if unanimous_tie else (None, None)
-    result = stats.ttest_1samp(means, 0.0)
-    return float(result.pvalue), float(result.statistic)

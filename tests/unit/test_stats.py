@@ -1,4 +1,4 @@
-"""Tests of statistics: known answers, scipy and statsmodels as references, and calibration under the null."""
+"""Permutation test, bootstrap over users and corrections: known answers, and scipy as reference."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import pytest
 from scipy import stats
 
 from recbench.stats.bootstrap import bootstrap_means, cluster_totals
-from recbench.stats.multiple import holm
-from recbench.stats.paired import paired_tests, sign_flip_p
+from recbench.stats.multiple import benjamini_hochberg, holm
+from recbench.stats.paired import UserCounts, sign_flip_p, t_test, user_counts
 
 
 def column(*values: float) -> np.ndarray:
@@ -67,36 +67,15 @@ def test_sign_flip_works_for_many_users() -> None:
     assert sign_flip_p(differences, n_flips=2_000)[0] == pytest.approx(theirs, abs=0.04)
 
 
-def test_paired_tests_against_scipy_over_user_means() -> None:
-    rng = np.random.default_rng(5)
-    sizes = rng.integers(1, 6, size=80)
-    sums = rng.normal(0.2, 1.0, size=(80, 1)) * sizes[:, None]
-    result = paired_tests(sums, sizes)[0]
-    means = sums[:, 0] / sizes
-    theirs = stats.ttest_1samp(means, 0.0)
-    assert result.p_t == pytest.approx(theirs.pvalue)
-    assert result.t == pytest.approx(theirs.statistic)
-    assert result.effect == pytest.approx(means.mean() / means.std(ddof=1))
-    assert (result.wins, result.ties, result.losses) == ((means > 0).sum(), 0, (means < 0).sum())
+def test_users_are_counted_by_their_own_mean() -> None:
+    counts = user_counts(np.array([[1.0, 0.0], [-2.0, 0.0], [0.0, 1e-15], [0.5, 3.0]]), np.array([1, 2, 3, 4]))
+    assert counts == [UserCounts(2, 1, 1), UserCounts(1, 3, 0)]
 
 
-def test_equal_methods_give_no_evidence() -> None:
-    result = paired_tests(np.zeros((30, 1)), np.ones(30))[0]
-    assert (result.p_permutation, result.p_t, result.t, result.effect) == (1.0, 1.0, 0.0, None)
-    assert (result.wins, result.ties, result.losses) == (0, 30, 0)
-
-
-def test_one_user_is_not_enough_for_a_t_test() -> None:
-    result = paired_tests(column(0.5), np.array([3]))[0]
-    assert result.p_t is None
-    assert result.p_permutation == 1.0
-
-
-def test_the_same_difference_for_everybody_has_no_t() -> None:
-    result = paired_tests(np.full((40, 1), 0.1), np.ones(40))[0]
-    assert (result.t, result.p_t) == (None, None)
-    assert result.effect is None
-    assert result.p_permutation == pytest.approx(1 / 10_001)
+def test_t_test_edges() -> None:
+    assert t_test(0.0, 0.0, 30) == (1.0, 0.0)
+    assert t_test(0.1, 0.0, 30) == (None, None)
+    assert t_test(2.0, 1.0, 10) == pytest.approx((2 * stats.t.sf(2, 10), 2.0))
 
 
 def test_bootstrap_interval_is_close_to_scipy() -> None:
@@ -138,32 +117,10 @@ def test_holm_by_hand() -> None:
     assert holm([]) == []
 
 
-def clustered_null(rng: np.random.Generator, n_users: int = 60) -> tuple[np.ndarray, np.ndarray]:
-    """Differences of two equal methods whose examples are strongly dependent within a user."""
-    sizes = rng.integers(1, 10, size=n_users)
-    taste = rng.normal(size=n_users)
-    sums = sizes * taste + rng.normal(size=n_users) * np.sqrt(sizes)
-    return sums[:, None], sizes
-
-
-def test_user_level_test_keeps_its_level_where_a_row_level_test_does_not() -> None:
-    rng = np.random.default_rng(9)
-    n_worlds = 400
-    by_user = by_row = covered = 0
-    for world in range(n_worlds):
-        sums, sizes = clustered_null(rng)
-        by_user += sign_flip_p(sums, n_flips=400, seed=world)[0] < 0.05
-        low, high = bootstrap_means(sums, sizes, n_resamples=300, seed=world).interval(0)
-        covered += low <= 0 <= high
-        rows = np.repeat(sums[:, 0] / sizes, sizes)
-        by_row += stats.ttest_1samp(rows, 0).pvalue < 0.05
-    # Binomial bounds of 400 worlds: 5% +- 3.3 standard errors; a bootstrap of 60 users is a little too narrow.
-    assert 0.014 <= by_user / n_worlds <= 0.086
-    assert covered / n_worlds >= 0.88
-    assert by_row / n_worlds > 0.2
-
-
-def test_a_real_difference_is_found() -> None:
-    rng = np.random.default_rng(10)
-    found = sum(sign_flip_p(rng.normal(0.5, 1.0, size=(60, 1)), n_flips=400)[0] < 0.05 for _ in range(50))
-    assert found >= 45
+def test_benjamini_hochberg_by_hand() -> None:
+    # p * 4 / rank, then the smallest of it and all later ones.
+    assert benjamini_hochberg([0.01, 0.02, 0.03, 0.5]) == pytest.approx([0.04, 0.04, 0.04, 0.5])
+    assert benjamini_hochberg([]) == []
+    p = [0.001, 0.2, 0.04, 0.011, 0.8]
+    assert benjamini_hochberg(p) == pytest.approx(stats.false_discovery_control(p))
+    assert all(bh <= fwer for bh, fwer in zip(benjamini_hochberg(p), holm(p), strict=True))

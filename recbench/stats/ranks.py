@@ -1,0 +1,96 @@
+"""Which ranks the data allow, for all entries at once."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from recbench.stats.clustered import Errors
+from recbench.stats.paired import NO_DIFFERENCE
+from recbench.stats.seeds import t_over_normal
+
+# A hundred entries make 4,950 pairs; of so many, fewer resamples are looked at.
+_CELLS = 20_000_000
+_LEAST_RESAMPLES = 2_000
+
+
+@dataclass(frozen=True)
+class RankRanges:
+    """Ranks (1 is best) of E entries.
+
+    Attributes:
+        better: bool (E, E), whether the row's entry is significantly better than the column's.
+    """
+
+    better: np.ndarray
+
+    @property
+    def low(self) -> np.ndarray:
+        """Best possible ranks, int (E,): 1 + the entries that are significantly better."""
+        return 1 + self.better.sum(axis=0)
+
+    @property
+    def high(self) -> np.ndarray:
+        """Worst possible ranks, int (E,): E - the entries that are significantly worse."""
+        return len(self.better) - self.better.sum(axis=1)
+
+
+def rank_ranges(means: np.ndarray, resampled: np.ndarray, errors: Errors, alpha: float) -> RankRanges:
+    """Return ranges that hold all true ranks at once with confidence 1 - alpha.
+
+    Every claim "j is better than k" is tested, for all ordered pairs together: step-down with the largest studentised
+    statistic of the bootstrap (Romano and Wolf 2005), so that the chance of any wrong claim is at most alpha. An
+    entry's rank lies between 1 + the entries claimed better and E - the entries claimed worse (Mogstad, Romano, Shaikh
+    and Wilhelm 2024, "Inference for ranks"). The entries whose range begins at 1 hold the true best with the same
+    confidence. Nothing is chosen by looking at the data first, as it is when all are compared with the best.
+
+    Args:
+        means: float64 (E,).
+        resampled: float64 (R, E), bootstrap of the means, centred on them (``recbench.stats.seeds.two_level_means``).
+        errors: (E, E) errors of the differences of means. Errors that rest on few seeds are widened as in intervals.
+        alpha: bound on the chance that any range is wrong.
+    """
+    n = len(means)
+    first, second = np.triu_indices(n, k=1)
+    scale = errors.standard_error[first, second] * t_over_normal(errors.df[first, second], 1 - alpha)
+    differences = means[first] - means[second]
+    # Without any error a difference is certain, and none is none.
+    certain = np.where(np.abs(differences) <= NO_DIFFERENCE, 0.0, np.copysign(np.inf, differences))
+    observed = np.divide(differences, scale, out=certain, where=scale > 0)
+    at_most = max(_LEAST_RESAMPLES, _CELLS // max(len(scale), 1))
+    centred = (resampled[:at_most] - means).astype(np.float32)
+    unit = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0).astype(np.float32)
+    # One row per pair: the largest of many pairs is then taken along contiguous memory.
+    chance = np.ascontiguousarray(centred.T)
+    chance = (chance[first] - chance[second]) * unit[:, None]
+    forward, backward = _step_down(observed, chance, alpha)
+    better = np.zeros((n, n), dtype=bool)
+    better[first[forward], second[forward]] = True
+    better[second[backward], first[backward]] = True
+    return RankRanges(better)
+
+
+def _step_down(observed: np.ndarray, chance: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return bool (P,), (P,): pairs whose first one is claimed better, and whose second one is.
+
+    Args:
+        observed: float64 (P,) studentised differences.
+        chance: float32 (P, R), the same under resampling, centred on 0.
+        alpha: chance of any wrong claim.
+    """
+    forward = np.zeros(len(observed), dtype=bool)
+    backward = np.zeros(len(observed), dtype=bool)
+    while len(observed) and not (forward.all() and backward.all()):
+        largest = np.full(chance.shape[1], -np.inf, dtype=np.float32)
+        if not forward.all():
+            largest = chance[~forward].max(axis=0)
+        if not backward.all():
+            largest = np.maximum(largest, -chance[~backward].min(axis=0))
+        bound = float(np.quantile(largest, 1 - alpha, method="higher"))
+        new_forward, new_backward = observed > bound, -observed > bound
+        if not ((new_forward & ~forward).any() or (new_backward & ~backward).any()):
+            break
+        forward |= new_forward
+        backward |= new_backward
+    return forward, backward
