@@ -29,6 +29,8 @@ class BatchTimes(StrictModel):
         description="seconds of each batch in the stages that the method times itself"
     )
 
+    cpu_s: float = Field(description="processor seconds of this process and its workers in the pass, all threads")
+
     @model_validator(mode="after")
     def _one_entry_per_batch(self) -> BatchTimes:
         if len(self.call_s) != len(self.stages_s):

@@ -129,7 +129,8 @@ def _subject(
 
 def _figures_json(figures: LatencyFigures) -> dict[str, Any]:
     named = {"headline": figures.headline, "compute": figures.compute, "call": figures.call}
-    return {name: {**asdict(one), "spread": one.spread} if one else None for name, one in named.items()}
+    clocks = {name: {**asdict(one), "spread": one.spread} if one else None for name, one in named.items()}
+    return {**clocks, "cpu_ms": figures.cpu_ms}
 
 
 def _show(record: LatencyRecord, figures: LatencyFigures, path: Path) -> None:
@@ -148,9 +149,12 @@ def _show(record: LatencyRecord, figures: LatencyFigures, path: Path) -> None:
     for name in ["compute"] * (figures.compute is not None) + ["call"]:
         out.print(f"{name}: {record.inside[name]}.", markup=False, soft_wrap=True)
     steps = f"Steps of the title search per batch: {record.steps:.1f}. " if record.steps is not None else ""
-    tokens = "" if record.reasoning_tokens is None else f"Tokens of reasoning per request: {record.reasoning_tokens:.1f}. "
+    tokens = (
+        "" if record.reasoning_tokens is None else f"Tokens of reasoning per request: {record.reasoning_tokens:.1f}. "
+    )
     memory = ", ".join(f"{name} {size / 1e6:,.0f} MB" for name, size in record.peak_memory_bytes.items())
-    out.print(f"{steps}{tokens}Peak memory of the {record.peak_memory_of}: {memory}.", markup=False)
+    cpu = f"Processor time per request: {figures.cpu_ms:.3g} ms. "
+    out.print(f"{cpu}{steps}{tokens}Peak memory of the {record.peak_memory_of}: {memory}.", markup=False)
     out.print(f"Measured: {path}", markup=False, soft_wrap=True)
 
 

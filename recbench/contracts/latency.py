@@ -39,10 +39,13 @@ class LatencyFigures:
         call: the whole call, from queries in memory to ranked lists in memory.
         compute: the stages that the method itself times while it ranks, so without loading, tokenising and the
             exchange with a worker process; None for a method that times no stage.
+        cpu_ms: processor milliseconds per request, of all threads: other processes on the machine change it less than
+            the clocks, but it leaves out what a GPU does.
     """
 
     call: Timing
     compute: Timing | None
+    cpu_ms: float
 
     @property
     def headline(self) -> Timing:

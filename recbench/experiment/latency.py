@@ -47,15 +47,14 @@ def figures_of(record: LatencyRecord) -> LatencyFigures:
     return LatencyFigures(
         call=timing(np.stack([call_seconds(times) for times in record.times]), record.batch_rows),
         compute=timing(np.stack(known), record.batch_rows) if len(known) == len(computed) else None,
+        cpu_ms=1e3 * float(np.mean([times.cpu_s for times in record.times])) / sum(record.batch_rows),
     )
 
 
 def setting_of(record: LatencyRecord) -> LatencySetting:
     """Return how a record was measured."""
     names = ("rows", "batch_size", "repeats", "warm_up", "sample", "depth", "hardware", "threads")
-    return LatencySetting(
-        **{name: getattr(record, name) for name in names}, device=record.device.partition(":")[0]
-    )
+    return LatencySetting(**{name: getattr(record, name) for name in names}, device=record.device.partition(":")[0])
 
 
 def latency_of_group(entries: Sequence[Entry]) -> tuple[LatencyRow, ...]:
@@ -112,7 +111,11 @@ def _with_times(plain: LatencyRow, setting: LatencySetting, records: Sequence[La
         fit_s=plain.fit_s,
         rank_ms=plain.rank_ms,
         setting=setting,
-        figures=LatencyFigures(_average([one.call for one in figures]), _average(computed) if whole else None),
+        figures=LatencyFigures(
+            call=_average([one.call for one in figures]),
+            compute=_average(computed) if whole else None,
+            cpu_ms=float(np.mean([one.cpu_ms for one in figures])),
+        ),
         n_measured=len(records),
         steps=_mean(record.steps for record in records),
         reasoning_tokens=_mean(record.reasoning_tokens for record in records),

@@ -11,6 +11,7 @@ import gc
 import logging
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ from recbench.contracts.progress import Progress
 from recbench.contracts.seeding import numpy_rng
 from recbench.experiment.latency import figures_of
 from recbench.experiment.latency_subject import LatencySubject, fitted_method
-from recbench.experiment.machine import CpuUse, MemoryPeak, synchronise, torch_threads
+from recbench.experiment.machine import CpuUse, MemoryPeak, synchronise, torch_threads, worker_seconds
 
 log = logging.getLogger(__name__)
 
@@ -45,9 +46,9 @@ SAMPLE_SEED = 0
 
 #: What lies inside the two clocks.
 INSIDE = {
-    "call": "from the queries in memory (item numbers) to the ranked lists in memory: prompts and tokenising, search or "
-    "scoring, mapping to items, and for RecBole's models the exchange with the worker process, which sets up its model "
-    "for every call; not: loading data, catalogue and model, and choices on validation rows",
+    "call": "from the queries in memory (item numbers) to the ranked lists in memory: prompts and tokenising, search "
+    "or scoring, mapping to items, and for RecBole's models the exchange with the worker process, which sets up its "
+    "model for every call; not: loading data, catalogue and model, and choices on validation rows",
     "compute": "the stages that the method itself times while it ranks (decode, generate, ground, score): reading the "
     "prompt, search or scoring, mapping to items; not: loading, tokenising, exchange with a worker process",
 }
@@ -181,14 +182,16 @@ def _run_clock(
         memory.reset()
         load_average, before = psutil.getloadavg()[0], CpuUse.now()
         for _ in range(options.repeats):
-            calls, stages = [], []
+            calls, stages, cpu_s = [], [], -worker_seconds()
             for batch in batches:
-                seconds, by_stage = _ask(method, asked.of(batch), k, ctx)
-                calls.append(seconds)
-                stages.append(by_stage)
+                answered = _ask(method, asked.of(batch), k, ctx)
+                calls.append(answered.call_s)
+                stages.append(answered.stages_s)
+                cpu_s += answered.cpu_s
                 counts.append((len(batch), written_tokens(method.summary())))
                 bar.advance()
-            passes.append(BatchTimes(call_s=tuple(calls), stages_s=tuple(stages)))
+            cpu_s += worker_seconds()
+            passes.append(BatchTimes(call_s=tuple(calls), stages_s=tuple(stages), cpu_s=cpu_s))
         others = CpuUse.now().others_since(before)
     return _Clocked(
         batch_rows=tuple(map(len, batches)),
@@ -212,14 +215,23 @@ class _FreshQueries:
         return replace(batch, example_id=ids)
 
 
-def _ask(method: Method, queries: Queries, k: int, ctx: RunContext) -> tuple[float, dict[str, float]]:
-    """Return the seconds of one call, and of the stages that the method timed in it."""
+@dataclass(frozen=True)
+class _Answered:
+    """Seconds of one call, of the stages that the method timed in it, and of this process's processor time."""
+
+    call_s: float
+    stages_s: dict[str, float]
+    cpu_s: float
+
+
+def _ask(method: Method, queries: Queries, k: int, ctx: RunContext) -> _Answered:
+    """Time one call, and check what it returns."""
     inner = replace(ctx, timings_s={})
-    start = synchronise(ctx.device)
+    cpu, start = time.process_time(), synchronise(ctx.device)
     rankings = method.rank(queries, k, inner)
-    seconds = synchronise(ctx.device) - start
+    answered = _Answered(synchronise(ctx.device) - start, inner.timings_s, time.process_time() - cpu)
     rankings.check(queries.example_id, len(ctx.catalog))
-    return seconds, dict(inner.timings_s)
+    return answered
 
 
 def written_tokens(summary: Mapping[str, Any]) -> dict[str, float]:

@@ -125,7 +125,7 @@ def fitted_method(
         fit_ctx = plan.fit.context(attempt.work / "method", train_log.write, ctx.progress)
         fitted_by = f"the latency measurement of {subject.run_id}"
         fit = FitPaths(attempt.work)
-        method, record = Fitter((), command).obtain(plan.fit, fit, fit_ctx, train_log, fitted_by, {})
+        method, record = Fitter([store], command).obtain(plan.fit, fit, fit_ctx, train_log, fitted_by, {})
     if record.fit_id is not None:
         # Loaded like any other: what training left in memory is no part of answering.
         method = type(plan.method).load(store.keep(fit).paths.model, plan.method.config, ctx)

@@ -89,7 +89,7 @@ class CpuUse:
         times = psutil.cpu_times()._asdict()
         idle = times["idle"] + times.get("iowait", 0.0)
         busy = sum(seconds for name, seconds in times.items() if name not in _IDLE)
-        return cls(busy + idle, busy, sum(map(_cpu_seconds, _family())))
+        return cls(busy + idle, busy, time.process_time() + worker_seconds())
 
     def others_since(self, earlier: CpuUse) -> float | None:
         """Return the share of the machine that others used since ``earlier``, or None where no time has passed."""
@@ -100,9 +100,14 @@ class CpuUse:
         return min(max(others / capacity, 0.0), 1.0)
 
 
-def _cpu_seconds(process: int) -> float:
+def worker_seconds() -> float:
+    """Return the processor seconds of all live processes that this one started, so far."""
+    return sum(map(_cpu_seconds, psutil.Process().children(recursive=True)))
+
+
+def _cpu_seconds(process: psutil.Process) -> float:
     try:
-        times = psutil.Process(process).cpu_times()
+        times = process.cpu_times()
     except psutil.Error:
         return 0.0  # it has ended
     return float(times.user + times.system)

@@ -6,14 +6,18 @@ import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from recbench.artifacts.store import RunStore, StoredRun
+from recbench.contracts.audit import AuditReport
 from recbench.contracts.errors import ArtifactError, RecbenchError
 from recbench.contracts.leaderboard import Leaderboard
 from recbench.contracts.unfinished import UnfinishedRun
+from recbench.experiment.audit import audit_command, audit_of_group
+from recbench.experiment.curves import training_curves
 from recbench.experiment.entries import (
     Entry,
     GroupKey,
@@ -22,16 +26,22 @@ from recbench.experiment.entries import (
     group_key,
     label_entries,
 )
+from recbench.experiment.latency import latency_of_group
 from recbench.experiment.leaderboard import make_leaderboard
 from recbench.experiment.regret import regret_rows
 from recbench.report.document import Document, Group, Section
 from recbench.report.format import slug
 from recbench.report.render import check_target, write_report
+from recbench.report.sections.audit import audit_headline, audit_section
+from recbench.report.sections.curves import curves_section
 from recbench.report.sections.introduction import introduction
+from recbench.report.sections.latency import latency_section
 from recbench.report.sections.leaderboard import leaderboard_section
+from recbench.report.sections.paper import paper_section
 from recbench.report.sections.rebuild import rebuild_section
 from recbench.report.sections.regret import regret_section
 from recbench.report.sections.runs import damaged_section, unfinished_section
+from recbench.report.sections.significance import significance_section
 
 log = logging.getLogger(__name__)
 
@@ -129,6 +139,12 @@ class _Gathered:
     runs_dir: Path
     problems: list[str]
 
+    @cached_property
+    def audit(self) -> tuple[AuditReport | None, str]:
+        """The audit of the data, None where they are not here, and the command that makes it."""
+        manifest = self.runs[0].manifest
+        return audit_of_group(manifest), audit_command(manifest.dataset, manifest.protocol)
+
 
 @dataclass(frozen=True)
 class _Part:
@@ -143,9 +159,16 @@ def _parts(group: _Gathered) -> Iterable[_Part]:
     """Return the sections of a group in their order. A NEW SECTION IS ONE LINE HERE: gather function, then builder."""
     runs_dir = str(group.runs_dir)
     return (
-        _Part("leaderboard", "Leaderboard", lambda: leaderboard_section(group.board, runs_dir=runs_dir)),
-        # audit, comparison, slices, beyond, latency: their lines go between these two.
+        _Part("leaderboard", "Leaderboard", lambda: _leaderboard(group)),
+        _Part("audit", "Audit of the data", lambda: audit_section(*group.audit)),
+        _Part("latency", "Cost and quality", lambda: latency_section(latency_of_group(group.entries))),
+        _Part(
+            "significance", "Who is better than whom", lambda: significance_section(group.board.comparison)
+        ),
+        _Part("paper", "Beside the paper", lambda: paper_section(group.board)),
+        # audit, comparison, slices, beyond, latency: their lines go here.
         _Part("regret", "Beam regret", lambda: _regret(group)),
+        _Part("curves", "Training curves", lambda: _curves(group)),
         _Part("rebuild", "Where the numbers come from", lambda: rebuild_section(group.board, runs_dir)),
     )
 
@@ -188,10 +211,19 @@ def _group(backbone: str | None, runs: Sequence[StoredRun], runs_dir: Path, prob
     )
 
 
+def _leaderboard(group: _Gathered) -> Section:
+    return leaderboard_section(group.board, facts=(audit_headline(*group.audit),), runs_dir=str(group.runs_dir))
+
+
 def _regret(group: _Gathered) -> Section | None:
     rows, problems = regret_rows(group.runs)
     group.problems.extend(problems)
     return regret_section(rows)
+
+
+def _curves(group: _Gathered) -> Section | None:
+    found = (training_curves(run, entry.label) for entry in group.entries for run in entry.runs)
+    return curves_section([curve for curves in found for curve in curves], [entry.label for entry in group.entries])
 
 
 def _unfinished(run: StoredRun) -> UnfinishedRun:
