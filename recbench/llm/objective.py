@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
+
+#: A batch: its first dimension is rows.
+Tensors = Mapping[str, Tensor]
+#: From what this process has of a step's rows, (R, ...), to all rows of the step in the order of the batches, (N, ...).
+Gather = Callable[[Tensor], Tensor]
 
 
 class Objective(nn.Module):
@@ -30,6 +35,18 @@ class Objective(nn.Module):
         self.step = 0
         self._notes: dict[str, list[Tensor]] = {}
 
+    def prepare(self, parts: Sequence[Tensors], gather: Gather) -> None:
+        """Look at an optimizer step before its first pass; called again if the step has to begin anew.
+
+        Args:
+            parts: the batches of all passes of this process. Their rows are in the order in which ``forward`` gets
+                them.
+            gather: needs as many rows in every process, and is called by all processes or none.
+        """
+
+    def release(self) -> None:
+        """Give back memory that is held for speed alone, and hold no more: it was short."""
+
     def note(self, name: str, value: Tensor) -> None:
         """Add a scalar to the next line of ``train.jsonl``, where the mean of all notes since the last line stands."""
         self._notes.setdefault(name, []).append(value.detach())
@@ -39,7 +56,7 @@ class Objective(nn.Module):
         notes, self._notes = self._notes, {}
         return notes
 
-    def total(self, batch: Mapping[str, Tensor]) -> tuple[Tensor, int]:
+    def total(self, batch: Tensors) -> tuple[Tensor, int]:
         """Return the loss of a batch as a sum, and the number of things it is the sum of (answer tokens, or rows)."""
         if self.accepts_loss_kwargs:
             labels = batch["labels"]

@@ -142,6 +142,9 @@ class StageTrainer(Trainer):
         """Return the losses of micro-batches after their backward passes; None if memory ran out."""
         losses = []
         try:
+            if batches[0] is self._step_batches[0]:
+                parts = [part for batch in self._step_batches for part in batch.parts(self.rows_per_pass)]
+                self.objective.prepare([self._on_device(part) for part in parts], self._gather)
             for batch in batches:
                 parts = batch.parts(self.rows_per_pass)
                 loss = torch.zeros((), device=self.args.device)
@@ -161,7 +164,7 @@ class StageTrainer(Trainer):
     ) -> Any:
         """Return a part's share of the step's loss, times the processes (whose gradients are averaged)."""
         part: MicroBatch = inputs["part"]
-        tensors = {name: tensor.to(self.args.device) for name, tensor in part.tensors.items()}
+        tensors = self._on_device(part)
         if self.objective.accepts_loss_kwargs:
             loss = model(**tensors, num_items_in_batch=num_items_in_batch)["loss"]
             loss = loss if part.weight else loss * 0.0
@@ -170,6 +173,18 @@ class StageTrainer(Trainer):
             loss = loss * part.weight if part.weight != 1 else loss
             loss = loss / num_items_in_batch
         return loss * self.args.world_size if self.args.world_size > 1 else loss
+
+    def _on_device(self, part: MicroBatch) -> dict[str, Tensor]:
+        return {name: tensor.to(self.args.device) for name, tensor in part.tensors.items()}
+
+    def _gather(self, rows: Tensor) -> Tensor:
+        """Return the rows of the whole step: processes take its micro-batches in turns."""
+        processes = self.args.world_size
+        if processes == 1:
+            return rows
+        size = self.args.per_device_train_batch_size
+        gathered = self.accelerator.gather(rows.to(self.args.device))
+        return gathered.unflatten(0, (processes, -1, size)).transpose(0, 1).flatten(0, 2)
 
     def _read_less_at_once(self) -> None:
         advice = "Lower micro_batch_size (it does not change the size of a step), or train with LoRA (sft.lora)."
@@ -182,6 +197,7 @@ class StageTrainer(Trainer):
                 "Give it fewer rows or samples at once, shorter prompts (max_prompt_tokens) or a smaller backbone.",
             )
         self._limit.halve()
+        self.objective.release()
         log.warning(
             "Stage %s ran out of memory: from now on %d rows in a forward pass instead of %d. An optimizer step "
             "still has %d rows.",
@@ -241,7 +257,7 @@ class StageTrainer(Trainer):
             try:
                 sums = torch.zeros(2, dtype=torch.float64)
                 for part in batch.parts(self.rows_per_pass):
-                    loss, count = self.objective.total({n: t.to(self.args.device) for n, t in part.tensors.items()})
+                    loss, count = self.objective.total(self._on_device(part))
                     sums += torch.tensor([float(loss), count], dtype=torch.float64)
             except RuntimeError as error:
                 if not out_of_memory(error):

@@ -6,6 +6,7 @@ Dimensions: B rows, P prompt columns (left-padded), N inputs that wait behind th
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass, replace
 
 import torch
@@ -54,11 +55,10 @@ class Prefix:
 def copy_cache(cache: DynamicCache, times: int = 1) -> DynamicCache:
     """Return a cache with every row repeated ``times`` times; growing it leaves the original as it is."""
     copied = DynamicCache()
-    for index, layer in enumerate(cache.layers):
-        keys, values = layer.keys, layer.values
-        if times > 1:
-            keys, values = keys.repeat_interleave(times, dim=0), values.repeat_interleave(times, dim=0)
-        copied.update(keys, values, index)
+    # A layer that grows gets new tensors, so the copy can begin with the same ones.
+    copied.layers = [copy(layer) for layer in cache.layers]
+    if times > 1:
+        copied.batch_repeat_interleave(times)
     return copied
 
 
