@@ -84,8 +84,9 @@ def summarise(
 
     Returns:
         ``n_test``, ``n_users``, ``n_items``, ``n_train``; ``metrics`` (truth ``item``) and ``metrics_title``, means
-        over all examples by printed name; ``tie_rate`` with ``targets``, the share of examples whose target is listed and tied, and
-        ``places``, the share of tied places; ``lists`` and ``validity`` as in :mod:`recbench.evaluation.lists`;
+        over all examples by printed name; ``tie_rate`` with ``targets``, the share of examples whose target is listed
+        and tied, and ``places``, the share of tied places; ``lists`` and ``validity`` as in
+        :mod:`recbench.evaluation.lists`;
         ``generated``, what :func:`recbench.evaluation.lists.describe_generations` says, None without generations.
     """
     names = parse_columns(table.columns, "item")

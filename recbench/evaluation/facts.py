@@ -62,6 +62,7 @@ def example_facts(test: Examples, train: Examples, dataset: Dataset) -> pd.DataF
     as_target, seen = target_counts(train, n_items), seen_counts(train, n_items)
     group = catalog.title_group
     title_seen = np.bincount(group, weights=seen)[group]
+    age = _item_age(test, dataset.interactions, n_items) if dataset.has_time else np.full(len(test), np.nan)
     columns = {
         "target_train_count": as_target[test.target].astype(np.int32),
         "target_seen_count": seen[test.target].astype(np.int32),
@@ -70,7 +71,7 @@ def example_facts(test: Examples, train: Examples, dataset: Dataset) -> pd.DataF
         "seen_rank": popularity_rank(seen, catalog.ids)[test.target],
         "history_length": test.history_length.astype(np.int32),
         "user_train_rows": np.bincount(train.user, minlength=len(dataset.users))[test.user].astype(np.int32),
-        "item_age_s": _item_age(test, dataset.interactions, n_items) if dataset.has_time else np.full(len(test), np.nan),
+        "item_age_s": age,
     }
     return pd.DataFrame({fact_column(name): columns[name] for name in FACTS})
 

@@ -44,7 +44,7 @@ def plain_values(table: Table, row: Row) -> dict[str, Any]:
     values: dict[str, Any] = {}
     for column in table.columns:
         value = row.values.get(column.key)
-        if column.kind in ("interval", "signed_interval"):
+        if column.kind in ("interval", "signed_interval", "change_interval"):
             known = isinstance(value, Interval) and not is_missing(value)
             values[f"{column.key}_low"] = value.low if known else None
             values[f"{column.key}_high"] = value.high if known else None

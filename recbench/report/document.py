@@ -24,6 +24,7 @@ Kind = Literal[
     "signed",  # float, four places with its sign: a difference
     "interval",  # recbench.contracts.comparison.Interval of metrics
     "signed_interval",  # Interval of differences
+    "change_interval",  # Interval of relative improvements, shown as signed percentages
     "share",  # float 0 to 1, shown as a percentage
     "change",  # float, shown as a signed percentage: a relative improvement
     "p",  # float, a p-value

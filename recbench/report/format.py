@@ -95,6 +95,7 @@ _TEXT: Mapping[Kind, Callable[[Any], str]] = {
     "signed": lambda value: f"{value:+.4f}",
     "interval": interval_text,
     "signed_interval": signed_interval_text,
+    "change_interval": lambda value: f"{100 * value.low:+.1f}% to {100 * value.high:+.1f}%",
     "share": share_text,
     "change": lambda value: f"{100 * value:+.1f}%",
     "p": p_text,
