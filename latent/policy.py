@@ -15,10 +15,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 from transformers import DynamicCache
 
+from latent.noise import thought_noise
 from latent.objective import scoped_advantage
 from latent.reasoner import LatentWriter
 from latent.rl_config import RlSettings
-from recbench.contracts.seeding import derive_seed
 from recbench.llm.codec import split_labels
 from recbench.llm.grpo import clip_fraction, kl_penalty, perplexity_reward, policy_loss
 from recbench.llm.objective import Gather, Objective, Tensors
@@ -134,7 +134,7 @@ class LatentPolicy(Objective):
         examples = example_id.tolist()
         last_update = (self.step + 1) % self.settings.num_iterations == 0
         reading = self._read(prompt_ids, prompt_mask, examples, keep=not last_update)
-        noise = self._noise(examples, reading.hidden)
+        noise = self.noise(examples, reading.hidden)
         samples = self._sample(self.writer, reading, noise, labels)
         past = [self._experiences[example] for example in examples if example in self._experiences]
         if len(past) < len(examples):
@@ -175,7 +175,7 @@ class LatentPolicy(Objective):
         """Return float32 (G, K)."""
         examples = example_id.tolist()
         reading = self._read(prompt_ids, prompt_mask, examples, keep=True)
-        samples = self._sample(self.writer, reading, self._noise(examples, reading.hidden), labels)
+        samples = self._sample(self.writer, reading, self.noise(examples, reading.hidden), labels)
         return perplexity_reward(samples.logprobs, samples.mask)
 
     def _reference_logprobs(
@@ -229,15 +229,11 @@ class LatentPolicy(Objective):
             loss = loss + settings.beta * penalty
         return loss
 
-    def _noise(self, examples: Sequence[int], like: Tensor) -> Tensor:
+    def noise(self, examples: Sequence[int], like: Tensor) -> Tensor:
         """Return (G, K, H) noise (Eq. 5); sample 0 has none."""
-        width, rollout = like.shape[-1], self.step // self.settings.num_iterations
-        draws = []
-        for example in examples:
-            generator = torch.Generator().manual_seed(derive_seed(self.seed, "noise", example, rollout))
-            drawn = torch.randn((self.settings.samples - 1, width), generator=generator) * self.settings.sigma
-            draws.append(torch.cat([torch.zeros(1, width), drawn]))
-        return torch.stack(draws).to(like)
+        settings = self.settings
+        rollout = self.step // settings.num_iterations
+        return thought_noise(self.seed, examples, rollout, settings.samples, like.shape[-1], settings.sigma).to(like)
 
     def _tell(self, samples: Samples, rewards: Tensor, noise: Tensor) -> None:
         self.note("reward_unperturbed", rewards[:, 0].mean())

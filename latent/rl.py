@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 from latent.policy import LatentPolicy
 from latent.reasoner import LatentWriter
 from latent.rl_config import RlSettings
+from latent.trained_part import trained_part
 from recbench.contracts.examples import Examples
 from recbench.contracts.method import RunContext
 from recbench.llm.codec import TitleCodec
@@ -40,11 +40,10 @@ def reinforce(
     if usable < len(rows):
         rows = training_rows(train, codec, usable, ctx.seed, "rl")
     settings = settings.model_copy(update={"batch_size": batch_size})
-    writer.lm.requires_grad_(settings.trains == "model")
-    with ctx.stage("rl"):
+    with ctx.stage("rl"), trained_part(writer, settings.trains, settings.beta > 0) as reference:
         result = run_stage(
             "rl",
-            LatentPolicy(writer, settings, ctx.seed, _frozen_copy(writer, settings) if settings.beta else None),
+            LatentPolicy(writer, settings, ctx.seed, reference),
             rows,
             None,
             lambda batch: _collate(codec, batch),
@@ -54,15 +53,8 @@ def reinforce(
             drop_last=True,
             repeats=settings.num_iterations,
         )
-    writer.lm.requires_grad_(True)
     writer.eval()
     return result
-
-
-def _frozen_copy(writer: LatentWriter, settings: RlSettings) -> LatentWriter:
-    """Return the writer as it is before this stage; it shares the language model where that does not train."""
-    shared = {} if settings.trains == "model" else {id(writer.lm): writer.lm}
-    return deepcopy(writer, shared).requires_grad_(False).eval()
 
 
 def _collate(codec: TitleCodec, rows: list[Mapping[str, Any]]) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,10 +12,10 @@ import torch
 
 from latent.attention import LatentAttention
 from latent.config import LatentR3Config
-from latent.rl_config import RlSettings
 from latent.method import LatentR3
+from latent.policy import LatentPolicy
 from latent.reasoner import LatentWriter
-from latent.rl import LatentPolicy
+from latent.rl_config import RlSettings
 from recbench.contracts.config import build_config
 from recbench.contracts.errors import ConfigError, DataError
 from recbench.contracts.method import BackboneSpec, RunContext
@@ -49,9 +50,9 @@ def run(tmp_path_factory, tiny_llm_folder):
 
 def test_reinforcement_moves_latent_attention_and_nothing_else(run) -> None:
     method, ctx, _ = run
-    warmed_up = LatentR3.load(ctx.work_dir / "sft-model", method.config, ctx)
-    before = dict(warmed_up._writer.named_parameters())
-    for name, parameter in method._writer.named_parameters():
+    warmed_up = LatentR3.load(ctx.start_model, method.config, ctx)
+    before = dict(warmed_up._model.writer.named_parameters())
+    for name, parameter in method._model.writer.named_parameters():
         moved = not torch.equal(parameter, before[name])
         assert moved == name.startswith("attention."), name
 
@@ -124,17 +125,34 @@ def test_an_interruption_in_rl_changes_nothing(run, tmp_path: Path, tiny_llm_fol
     resumed, _ = fitted(tmp_path, tiny_llm_folder, log)
     assert {record["stage"] for record in log} == {"rl"}
     assert min(record["step"] for record in log) == 3
-    expected = dict(method._writer.named_parameters())
-    for name, parameter in resumed._writer.named_parameters():
+    expected = dict(method._model.writer.named_parameters())
+    for name, parameter in resumed._model.writer.named_parameters():
         assert torch.equal(parameter, expected[name]), name
 
 
-def test_without_rl_the_fine_tuned_model_is_kept(tmp_path: Path, tiny_llm_folder) -> None:
-    method, ctx = fitted(tmp_path, tiny_llm_folder, rl={"enabled": False})
-    assert "rl" not in method.summary()
-    warmed_up = LatentR3.load(ctx.work_dir / "sft-model", method.config, ctx)
-    for name, parameter in method._writer.named_parameters():
-        assert torch.equal(parameter, dict(warmed_up._writer.named_parameters())[name])
+def test_without_rl_the_fit_is_what_stage_two_begins_with(run, tmp_path: Path, tiny_llm_folder) -> None:
+    method, ctx, _ = run
+    alone, _ = fitted(tmp_path, tiny_llm_folder, rl={"enabled": False})
+    assert "rl" not in alone.summary()
+    assert alone.starts_from() is None
+    assert alone.fit_identity() == method.starts_from().fit_identity()
+    start = dict(LatentR3.load(ctx.start_model, alone.config, ctx)._model.writer.named_parameters())
+    for name, parameter in alone._model.writer.named_parameters():
+        assert torch.equal(parameter, start[name]), name
+
+
+def test_a_kept_start_is_not_made_again(run, tmp_path: Path, tiny_llm_folder) -> None:
+    method, ctx, _ = run
+    log: list = []
+    again = LatentR3(method.config)
+    fresh = context(tmp_path, tiny_llm_folder, log)
+    shutil.copytree(ctx.start_model, fresh.start_model)
+    split = tiny_split()
+    again.fit(split.train, split.valid, fresh)
+    assert {record["stage"] for record in log} == {"rl"}
+    expected = dict(method._model.writer.named_parameters())
+    for name, parameter in again._model.writer.named_parameters():
+        assert torch.equal(parameter, expected[name]), name
 
 
 def test_too_few_rows_for_a_group_is_a_clear_error(tmp_path: Path, tiny_llm_folder) -> None:
@@ -179,11 +197,11 @@ def test_loss_and_gradient_do_not_depend_on_padding_or_on_the_order_of_groups(ti
 def test_noise_depends_on_seed_example_and_step_alone(tiny_llm_folder) -> None:
     objective = policy(tiny_llm_folder)
     pending = torch.zeros(2, 1, 32)
-    first = objective._noise(torch.tensor([4, 9]), pending)
+    first = objective.noise([4, 9], pending)
     assert (first[:, 0] == 0).all()
-    assert torch.equal(objective._noise(torch.tensor([9, 4]), pending), first.flip(0))
+    assert torch.equal(objective.noise([9, 4], pending), first.flip(0))
     objective.step = 1
-    assert not torch.equal(objective._noise(torch.tensor([4, 9]), pending)[:, 1:], first[:, 1:])
+    assert not torch.equal(objective.noise([4, 9], pending)[:, 1:], first[:, 1:])
 
 
 def test_group_advantage_is_another_update(tiny_llm_folder) -> None:
