@@ -32,8 +32,8 @@ def compare(
         list[str] | None,
         typer.Argument(
             metavar="RUN_OR_METHOD...",
-            help="Run ids (or their beginnings), run folders, or method names. A run stands for itself, a method for "
-            "all of its complete runs, averaged over seeds.",
+            help="Run ids (or their beginnings), run folders, method names, or labels as tables print them. A run "
+            "stands for itself, a method for all of its complete runs, averaged over seeds.",
             show_default=False,
         ),
     ] = None,

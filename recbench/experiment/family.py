@@ -15,8 +15,9 @@ from recbench.contracts.config import StrictModel, build_config
 from recbench.contracts.errors import ConfigError
 from recbench.evaluation.accuracy import Truth, check_metric, metric_column, parse_columns
 from recbench.experiment.align import align
-from recbench.experiment.compare import check_truth, one_entry, select_entries
+from recbench.experiment.compare import check_truth
 from recbench.experiment.pairs import CompareOptions, PairFacts, judge
+from recbench.experiment.select import select
 from recbench.experiment.statistics import MeasuredMetric, Pair, comparison_of, measure, pair_facts
 from recbench.stats.equivalence import parse_margin
 
@@ -142,11 +143,9 @@ def _by_dataset(family: FamilyFile) -> Iterator[tuple[str | None, list[Test]]]:
 def _tables(store: RunStore, dataset: str | None, tests: Sequence[Test], protocol: str | None) -> list[_Table]:
     """Return one table per truth and metric of one data set, with the pairs to test."""
     references = list(dict.fromkeys(reference for a, b, _, _ in tests for reference in (a, b)))
-    entries = select_entries(store, references, dataset, protocol)
-    number = {
-        reference: entries.index(one_entry(store, reference, entries, dataset, protocol, "member of the family"))
-        for reference in references
-    }
+    selection = select(store, references, dataset, protocol)
+    entries = selection.entries
+    number = {reference: entries.index(selection.one(reference, "member of the family")) for reference in references}
     columns = entries[0].runs[0].metrics().columns
     wanted: dict[tuple[Truth, str], list[Pair]] = {}
     for a, b, truth, metric in tests:

@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 from recbench.artifacts.store import RunStore
 from recbench.contracts.errors import UsageError
 from recbench.contracts.slices import SliceTable
-from recbench.evaluation.accuracy import TRUTHS, Truth, check_metric, metric_column, parse_columns
+from recbench.evaluation.accuracy import Truth, check_metric, metric_column, parse_columns
 from recbench.evaluation.slices import CUTS, PAPER_CUTS, check_cut
 from recbench.experiment.align import align
-from recbench.experiment.compare import select_entries
+from recbench.experiment.compare import check_truth
 from recbench.experiment.entries import Entry
+from recbench.experiment.select import select
 from recbench.experiment.slice_tables import SUMMED_METRICS, slice_entries
 
 DEFAULT_CUTS = ("popularity", "cold", "history")
@@ -59,8 +60,9 @@ def slice_runs(
     tables: list[SliceTable] = []
     for request, cuts in _requests(by, metric, truth, baseline).items():
         base = request.baseline
-        entries = select_entries(store, [*references, *([base] if base else [])], dataset, protocol)
-        base_entry = _the_baseline(store, base, entries, dataset, protocol) if base else None
+        selection = select(store, [*references, *([base] if base else [])], dataset, protocol)
+        entries = selection.entries
+        base_entry = selection.one(base, "baseline") if base else None
         known = parse_columns(pq.read_schema(entries[0].runs[0].paths.metrics).names, request.truth)
         names = [check_metric(one, known) for one in request.metrics]
         columns = dict.fromkeys([*names, *(one for one in SUMMED_METRICS if one in known)])
@@ -100,31 +102,6 @@ def _requests(
         )
         requests.setdefault(request, []).append(paper.cut if paper else name)
     return requests
-
-
-def check_truth(truth: str) -> Truth:
-    """Return a known truth.
-
-    Raises:
-        UsageError: there is no such truth.
-    """
-    for known in TRUTHS:
-        if truth == known:
-            return known
-    raise UsageError(f"Unknown truth '{truth}'. Known: {', '.join(TRUTHS)}.")
-
-
-def _the_baseline(
-    store: RunStore, reference: str, entries: Sequence[Entry], dataset: str | None, protocol: str | None
-) -> Entry:
-    wanted = {entry.run_ids for entry in select_entries(store, [reference], dataset, protocol)}
-    found = [entry for entry in entries if entry.run_ids in wanted]
-    if len(found) == 1:
-        return found[0]
-    labels = "; ".join(f"{entry.label} [{', '.join(entry.run_ids)}]" for entry in found)
-    raise UsageError(
-        f"The baseline '{reference}' stands for {len(found)} entries: {labels}.", "Give a run id as --baseline."
-    )
 
 
 def slices_of_group(

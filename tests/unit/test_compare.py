@@ -12,8 +12,9 @@ from recbench.contracts.dataset import Dataset
 from recbench.contracts.errors import ArtifactError, UsageError
 from recbench.contracts.protocol import Protocol
 from recbench.experiment.align import align
-from recbench.experiment.compare import compare, select_entries
+from recbench.experiment.compare import compare
 from recbench.experiment.entries import group_by_identity, label_entries
+from recbench.experiment.select import select
 from recbench.testing.tiny import tiny_dataset
 
 
@@ -118,13 +119,13 @@ def test_configurations_and_backbones_are_separate_entries(runs_dir) -> None:
     make_run(runs_dir, "bigrec", backbone="nano", config={"decoding": {"beams": 10}, "lr": 0.1})
     make_run(runs_dir, "bigrec", backbone="nano", config={"decoding": {"beams": 20}, "lr": 0.1})
     make_run(runs_dir, "bigrec", backbone="micro", config={"decoding": {"beams": 20}, "lr": 0.1})
-    labels = {entry.label for entry in select_entries(RunStore(runs_dir), ["bigrec"])}
+    labels = {entry.label for entry in select(RunStore(runs_dir), ["bigrec"]).entries}
     assert labels == {"bigrec (nano, decoding.beams=10)", "bigrec (nano, decoding.beams=20)", "bigrec (micro)"}
 
 
 def test_a_local_backbone_folder_is_named_without_its_path(runs_dir) -> None:
     make_run(runs_dir, "bigrec", backbone="/some/where/my-model")
-    assert select_entries(RunStore(runs_dir), ["bigrec"])[0].label == "bigrec (my-model)"
+    assert select(RunStore(runs_dir), ["bigrec"]).entries[0].label == "bigrec (my-model)"
 
 
 def test_of_runs_that_repeat_a_seed_the_newest_counts_and_it_is_said(runs_dir) -> None:
@@ -278,7 +279,7 @@ def test_notes_tell_of_limits_depth_and_the_data(runs_dir) -> None:
 
 def test_align_keeps_seeds_apart_and_numbers_users_by_name(three_methods) -> None:
     store, runs = three_methods
-    entries = select_entries(store, ["good", "weak"])
+    entries = select(store, ["good", "weak"]).entries
     aligned = align(entries, ["item/HR@1", "item/NDCG@10"])
     assert aligned.values.shape == (2, aligned.column("item/HR@1").shape[1], 2)
     assert [means.shape for means in aligned.run_means] == [(3, 2), (1, 2)]
