@@ -1,40 +1,101 @@
 """Ranked lists in the formats of TREC, which ir_measures, ranx and trec_eval read: run files and qrels.
 
-A run file has lines ``example_id Q0 item_id rank score tag``; a qrels file ``example_id 0 item_id relevance``. As
-TREC's tools do, the order of a list is taken from the scores; recbench takes equal scores as a tie.
+A run file has lines ``example_id Q0 item_id rank score tag``; a qrels file ``example_id 0 item_id relevance``. TREC's
+tools take the order of a list from the scores alone, and those that read single precision (trec_eval, and ir_measures
+through it) lose the order of scores that agree in seven digits. recbench takes equal scores as a tie.
 """
 
 from __future__ import annotations
 
 import csv
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 
+from recbench.artifacts.asked import Asked, exact_numbers, lines_of
 from recbench.artifacts.files import atomic_path
-from recbench.artifacts.tables import item_numbers, read_rankings_table
+from recbench.artifacts.tables import read_rankings_table
 from recbench.contracts.dataset import ItemCatalog
 from recbench.contracts.errors import ArtifactError, DataError
 from recbench.contracts.examples import Examples
 from recbench.contracts.rankings import Rankings
+from recbench.contracts.seeding import numpy_rng
 
 RUN_COLUMNS = ("example_id", "q0", "item_id", "rank", "score", "tag")
 
+#: How ties are written. ``keep``: scores as they are, so equal ones stay equal. ``break``: whole numbers that fall by
+#: one from place to place, with the order inside a tie drawn at random.
+Ties = Literal["keep", "break"]
 
-def write_trec_run(rankings: Path, out: Path, tag: str) -> int:
-    """Write a ``rankings.parquet`` as a run file; scores keep all their digits. Returns the number of lines.
+
+def write_trec_run(rankings: Path, out: Path, tag: str, ties: Ties = "keep", tie_seed: int = 0) -> pd.DataFrame:
+    """Write a ``rankings.parquet`` as a run file; kept scores keep all their digits.
+
+    Args:
+        rankings: the file to read.
+        out: the file to write.
+        tag: names the run on every line.
+        ties: how ties are written.
+        tie_seed: of the order inside broken ties.
+
+    Returns:
+        The lines as a table, with the columns ``example_id``, ``rank``, ``item_id``, ``score``.
 
     Raises:
         ArtifactError: the rankings are missing or damaged, or an item id holds a blank, which the format cannot carry.
     """
-    table = read_rankings_table(rankings)
-    _refuse_blanks(table["item_id"].to_pandas())
-    frame = table.select(["example_id", "item_id", "rank", "score"]).to_pandas()
+    lists = exported_lists(rankings, ties, tie_seed)
+    _refuse_blanks(lists["item_id"])
+    frame = lists[["example_id", "item_id", "rank", "score"]].copy()
     frame.insert(1, "q0", "Q0")
     frame["tag"] = tag
     _write(frame, out)
-    return len(frame)
+    return lists
+
+
+def exported_lists(rankings: Path, ties: Ties, tie_seed: int) -> pd.DataFrame:
+    """Return the places of all lists: ``example_id``, ``rank``, ``item_id``, ``score``, with ties as wanted.
+
+    Raises:
+        ArtifactError: the rankings are missing or damaged.
+    """
+    frame = read_rankings_table(rankings).to_pandas()
+    return break_ties(frame, tie_seed) if ties == "break" else frame
+
+
+def break_ties(lists: pd.DataFrame, seed: int) -> pd.DataFrame:
+    """Return the same lists with the order inside every tie drawn at random, and scores that fall from place to place.
+
+    Averaged over seeds, any engine's metric of these lists is recbench's expectation over the order of ties. Scores are
+    whole numbers, the length of the list at its first place and 1 at its last: every engine keeps their order, also one
+    that reads them in single precision.
+
+    Args:
+        lists: ``example_id``, ``rank``, ``item_id``, ``score``; the places of a list stand together, best first.
+        seed: of the order.
+    """
+    example = lists["example_id"].to_numpy()
+    start = np.flatnonzero(np.diff(example, prepend=example[:1] - 1))
+    lengths = np.diff(np.append(start, len(example)))
+    number = np.repeat(np.arange(len(start)), lengths)
+    draw = numpy_rng(seed, "ties").random(len(lists))
+    broken = lists.iloc[np.lexsort((draw, -lists["score"].to_numpy(), number))].copy()
+    place = np.arange(len(lists)) - np.repeat(start, lengths)
+    broken["rank"] = (place + 1).astype(lists["rank"].dtype)
+    broken["score"] = (np.repeat(lengths, lengths) - place).astype(np.float64)
+    return broken.reset_index(drop=True)
+
+
+def blurred_lists(lists: pd.DataFrame) -> tuple[int, int]:
+    """Return how many lists hold a tie, and how many hold different scores that are equal in single precision."""
+    score, single = lists["score"].to_numpy(), lists["score"].to_numpy().astype(np.float32)
+    example = lists["example_id"].to_numpy()
+    together = example[1:] == example[:-1]
+    tied = together & (score[1:] == score[:-1])
+    merged = together & ~tied & (single[1:] == single[:-1])
+    return len(np.unique(example[1:][tied])), len(np.unique(example[1:][merged]))
 
 
 def write_qrels(examples: Examples, catalog: ItemCatalog, out: Path) -> int:
@@ -47,14 +108,6 @@ def write_qrels(examples: Examples, catalog: ItemCatalog, out: Path) -> int:
     _refuse_blanks(items)
     _write(pd.DataFrame({"example_id": examples.example_id, "q0": 0, "item_id": items, "relevance": 1}), out)
     return len(items)
-
-
-def write_csv(rankings: Path, out: Path) -> int:
-    """Write a ``rankings.parquet`` as CSV with a header; scores keep all their digits. Returns the number of rows."""
-    frame = read_rankings_table(rankings).to_pandas()
-    with atomic_path(out) as temporary:
-        frame.to_csv(temporary, index=False)
-    return len(frame)
 
 
 def _write(frame: pd.DataFrame, out: Path) -> None:
@@ -71,44 +124,29 @@ def _refuse_blanks(items: pd.Series) -> None:
         )
 
 
-def read_trec_run(path: Path, example_ids: np.ndarray, catalog: ItemCatalog) -> tuple[Rankings, int]:
-    """Read a run file (also gzip) for given queries.
+def read_trec_run(path: Path, asked: Asked) -> Rankings:
+    """Read a run file (also gzip).
 
     Args:
         path: the file.
-        example_ids: int64 (N,), the queries; a query without a line gets an empty list.
-        catalog: the items.
-
-    Returns:
-        One list per query, in their order, and how many of them are empty.
+        asked: the queries; one without a line gets an empty list.
 
     Raises:
-        DataError: the file cannot be read, a line is malformed, an example is unknown, or a list holds an item twice.
-        ArtifactError: an item is not in the catalogue.
+        DataError: the file cannot be read, a line is malformed, an example or item is unknown, or a list holds an item
+            twice; names the line.
     """
+    line = lines_of(path)
     frame = _read_frame(path)
-    row_of = pd.Index(example_ids)
-    row = row_of.get_indexer(pd.Index(frame["example_id"]))
-    unknown = frame["example_id"][row < 0].drop_duplicates()
-    if len(unknown):
-        raise DataError(
-            f"{path} answers {len(unknown):,} examples that are not among the {len(example_ids):,} test rows: "
-            f"{', '.join(map(str, unknown[:5]))}{', ...' if len(unknown) > 5 else ''}.",
-            "Export the qrels of a run under the same protocol to see the right example ids.",
-        )
-    items = item_numbers(frame["item_id"], catalog, str(path))
-    scores = frame["score"].to_numpy()
-    # By score, as TREC's tools order; within a tie as the file has it.
-    order = np.lexsort((frame["rank"].to_numpy(), -scores, row))
-    lengths = np.bincount(row, minlength=len(example_ids))
-    rankings = Rankings(
-        np.asarray(example_ids, np.int64),
-        np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64),
-        items[order],
-        scores[order],
-    )
-    _refuse_repeats(path, row, frame)
-    return rankings, int((lengths == 0).sum())
+    short = frame["tag"].isna() | (frame["tag"] == "")
+    if short.any():
+        raise DataError(f"{line(int(short.argmax()))}: fewer than six fields.", _FORMAT)
+    rows = asked.rows(exact_numbers(frame["example_id"], int, line, _FORMAT), line)
+    ranks = exact_numbers(frame["rank"], int, line, _FORMAT)
+    scores = exact_numbers(frame["score"], float, line, _FORMAT)
+    return asked.rankings(rows, asked.items(frame["item_id"], line), scores, ranks, line)
+
+
+_FORMAT = "Expected lines of the form: example_id Q0 item_id rank score tag."
 
 
 def _read_frame(path: Path) -> pd.DataFrame:
@@ -131,45 +169,4 @@ def _read_frame(path: Path) -> pd.DataFrame:
         raise DataError(f"{path} cannot be read as a TREC run file: {str(error).strip()}.", _FORMAT) from error
     if frame.empty:
         raise DataError(f"{path} is empty.", _FORMAT)
-    short = frame["tag"].isna() | (frame["tag"] == "")
-    if short.any():
-        raise DataError(f"{path}, line {short.argmax() + 1}: fewer than six fields.", _FORMAT)
-    frame["example_id"] = _numbers(path, frame["example_id"], int)
-    frame["rank"] = _numbers(path, frame["rank"], int)
-    frame["score"] = _numbers(path, frame["score"], float)
-    bad = ~np.isfinite(frame["score"])
-    if bad.any():
-        raise DataError(f"{path}, line {bad.argmax() + 1}: the score is not finite.", _FORMAT)
     return frame
-
-
-_FORMAT = "Expected lines of the form: example_id Q0 item_id rank score tag."
-
-
-def _numbers(path: Path, column: pd.Series, kind: type[int] | type[float]) -> np.ndarray:
-    """Parse a column exactly: pandas' own parser of numbers gives up the last digits for speed."""
-    texts = column.to_numpy(dtype=object)
-    try:
-        return texts.astype(np.int64 if kind is int else np.float64)
-    except (ValueError, OverflowError):
-        line = next(number for number, text in enumerate(texts, start=1) if not _parses(text, kind))
-        raise DataError(f"{path}, line {line}: {column.name} is {texts[line - 1]!r}, not a number.", _FORMAT) from None
-
-
-def _parses(text: str, kind: type[int] | type[float]) -> bool:
-    try:
-        number = kind(text)
-    except ValueError:
-        return False
-    return kind is float or -(2**63) <= number < 2**63
-
-
-def _refuse_repeats(path: Path, row: np.ndarray, frame: pd.DataFrame) -> None:
-    repeated = pd.DataFrame({"row": row, "item": frame["item_id"]}).duplicated()
-    if repeated.any():
-        line = int(repeated.argmax())
-        raise DataError(
-            f"{path}, line {line + 1}: example {frame['example_id'][line]} lists item {frame['item_id'][line]!r} twice "
-            f"({int(repeated.sum())} repeats in all).",
-            "A list holds an item once.",
-        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -14,6 +15,8 @@ from recbench.contracts.errors import ArtifactError
 
 if TYPE_CHECKING:
     from recbench.artifacts.store import StoredRun
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(help="List, show, verify, export and import runs; list and delete kept models.", no_args_is_help=True)
 app.command("models")(models)
@@ -43,10 +46,21 @@ class ExportAs(str, Enum):
     csv = "csv"
 
 
+class Ties(str, Enum):
+    """How ties are exported."""
+
+    keep = "keep"
+    break_ = "break"
+
+
 class ImportAs(str, Enum):
     """Formats of imported lists."""
 
+    auto = "auto"
     trec = "trec"
+    csv = "csv"
+    parquet = "parquet"
+    titles_json = "titles-json"
 
 
 @app.command("list")
@@ -197,21 +211,42 @@ def export_lists(
         ExportAs, typer.Option("--format", help="trec: 'example_id Q0 item_id rank score tag'; csv: with a header.")
     ] = ExportAs.trec,
     qrels: Annotated[Path | None, typer.Option(help="Also write the targets as TREC qrels here.")] = None,
+    ties: Annotated[
+        Ties,
+        typer.Option(
+            help="keep: scores as they are, equal ones stay equal; break: a score of its own for every place, with "
+            "the order inside a tie drawn at random, so that every engine keeps the order."
+        ),
+    ] = Ties.keep,
+    tie_seed: Annotated[int, typer.Option(help="Seed of the order inside broken ties.", min=0)] = 0,
     runs_dir: RunsDir = Path("runs"),
     as_json: JsonFlag = False,
 ) -> None:
     """Write the ranked lists of a complete run for other programs.
 
+    Engines such as trec_eval order a list by its scores alone, break ties by item id, and may read scores in single
+    precision. Where that would matter the command says so; --ties break avoids it. Files with kept ties can be
+    imported again and then measure exactly the same.
+
     Examples:
 
         recbench runs export 3f2a91 --out sasrec.run --qrels targets.qrels
+
+        recbench runs export 3f2a91 --out bigrec.run --qrels targets.qrels --ties break
 
         recbench runs export 3f2a91 --format csv --out lists.csv
     """
     from recbench.artifacts.store import RunStore
     from recbench.experiment.exchange import export_run
 
-    result = export_run(RunStore(runs_dir).get(run), out, file_format.value, qrels)
+    result = export_run(RunStore(runs_dir).get(run), out, file_format.value, qrels, ties.value, tie_seed)
+    blurred = result["tied_lists"] + result["merged_lists"]
+    if file_format is ExportAs.trec and blurred:
+        log.warning(
+            "%s of %s lists hold ties, and %s more scores that are equal in single precision: other engines order them "
+            "by item id or at random, recbench takes the expectation. --ties break gives every place its own score.",
+            f"{result['tied_lists']:,}", f"{result['lists']:,}", f"{result['merged_lists']:,}",
+        )  # fmt: skip
     if as_json:
         print_json(result)
         return
@@ -222,10 +257,17 @@ def export_lists(
 
 @app.command("import")
 def import_lists(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="TREC run file, also gzip.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="File with ranked lists; trec, csv and json also gzip.")],
     method: Annotated[str, typer.Option(help="Name of the method in tables; it need not be known here.")],
     dataset: Annotated[str, typer.Option(help="Data set whose test rows the lists answer.")],
-    file_format: Annotated[ImportAs, typer.Option("--format", help="Format of the file.")] = ImportAs.trec,
+    file_format: Annotated[
+        ImportAs,
+        typer.Option(
+            "--format",
+            help="trec: 'example_id Q0 item_id rank score tag'; csv, parquet: columns example_id, rank, item_id, "
+            "score; titles-json: result file of the D3/R3 (LatentR3) code; auto: by the name.",
+        ),
+    ] = ImportAs.auto,
     seed: Annotated[int, typer.Option(help="Seed it was made with; several are averaged.", min=0)] = 0,
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="protocol.a=b", help="A field of the protocol.")
@@ -236,22 +278,33 @@ def import_lists(
     """Make a complete run of lists that another program ranked, measured like every other run.
 
     Example ids are those of the data set's test rows; 'recbench runs export ... --qrels' of any run under the same
-    protocol shows them. Test rows without a list count as misses and are reported.
+    protocol shows them. Test rows without a list count as misses and are reported. A file of titles has all test rows
+    in their order, and every target is checked; a title stands for all items that have it.
 
     Examples:
 
         recbench runs import other.run --method other --dataset ml-100k
 
-        recbench runs import other.run.gz --method other --dataset ml-100k --set protocol.split=leave-one-out
+        recbench runs import lists.csv.gz --method other --dataset ml-100k --set protocol.split=leave-one-out
+
+        recbench runs import result.json --format titles-json --method latentr3-published --dataset cds
     """
     from recbench.experiment.config import protocol_assignments
-    from recbench.experiment.exchange import import_trec_run
+    from recbench.experiment.exchange import guess_format, import_run
 
-    stored = import_trec_run(file, method, dataset, protocol_assignments(assignments or []), seed, runs_dir)
+    chosen = guess_format(file) if file_format is ImportAs.auto else file_format.value
+    protocol = protocol_assignments(assignments or [])
+    stored = import_run(file, chosen, method, dataset, protocol, seed, runs_dir)
+    facts = stored.summary()["method"]
     if as_json:
-        print_json({**_row(stored), "notes": list(stored.manifest.notes)})
+        print_json({**_row(stored), "format": chosen, "facts": facts, "notes": list(stored.manifest.notes)})
         return
     for note in stored.manifest.notes:
         console().print(note, markup=False, soft_wrap=True)
     _show_rows([_row(stored)])
+    if "published_rule" in facts:
+        from recbench.report.format import metric_text
+
+        values = ", ".join(f"{name} {metric_text(value)}" for name, value in facts["published_rule"].items())
+        console().print(f"As the published code counts, by title: {values}.", markup=False, soft_wrap=True)
     console().print(f"Run: {stored.paths.folder}", markup=False, soft_wrap=True)

@@ -12,8 +12,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from recbench.artifacts.asked import Asked
+from recbench.artifacts.list_tables import write_list_csv
 from recbench.artifacts.tables import RANKINGS_SCHEMA, read_rankings, write_generations, write_rankings
-from recbench.artifacts.trec import read_trec_run, write_csv, write_qrels, write_trec_run
+from recbench.artifacts.trec import read_trec_run, write_qrels, write_trec_run
 from recbench.contracts.dataset import ItemCatalog
 from recbench.contracts.errors import ArtifactError, DataError
 from recbench.contracts.examples import build_examples
@@ -146,11 +148,9 @@ def test_trec_round_trip(tmp_path_factory: pytest.TempPathFactory, lists: list) 
     rankings = rankings_of(lists)
     write_rankings(folder / "r.parquet", rankings, CATALOG)
     lines = write_trec_run(folder / "r.parquet", folder / "r.run", "tag")
-    assert lines == len(rankings.items)
-    if lines:
-        back, n_empty = read_trec_run(folder / "r.run", rankings.example_id, CATALOG)
-        assert_equal(back, rankings)
-        assert n_empty == sum(not places for places in lists)
+    assert len(lines) == len(rankings.items)
+    if len(lines):
+        assert_equal(read_trec_run(folder / "r.run", Asked(rankings.example_id, CATALOG)), rankings)
 
 
 def test_trec_lines_and_qrels(tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_trec_lines_and_qrels(tmp_path: Path) -> None:
     assert (tmp_path / "r.run").read_text() == "100 Q0 é3 1 0.30000000000000004 tag\n100 Q0 é1 2 -1e-17 tag\n"
     write_qrels(build_examples([100], [0], [0], [[1]], [7]), CATALOG, tmp_path / "q")
     assert (tmp_path / "q").read_text() == "100 0 é7 1\n"
-    write_csv(tmp_path / "r.parquet", tmp_path / "r.csv")
+    write_list_csv(tmp_path / "r.parquet", tmp_path / "r.csv")
     assert (tmp_path / "r.csv").read_text().splitlines()[:2] == [
         "example_id,rank,item_id,score",
         "100,1,é3,0.30000000000000004",
@@ -177,10 +177,9 @@ def test_trec_order_is_by_score_and_file_rank_breaks_ties(tmp_path: Path) -> Non
     path = tmp_path / "other.run.gz"
     with gzip.open(path, "wt", encoding="utf-8") as stream:
         stream.write("101 Q0 é5 1 0.5 t\n101 Q0 é6 2 0.9 t\n101\tQ0\té2  4 0.5  t\n101 Q0 é7 3 0.5 t\n")
-    rankings, n_empty = read_trec_run(path, np.array([100, 101]), CATALOG)
+    rankings = read_trec_run(path, Asked(np.array([100, 101]), CATALOG))
     assert rankings.items.tolist() == [6, 5, 7, 2]
     assert rankings.lengths.tolist() == [0, 4]
-    assert n_empty == 1
 
 
 @pytest.mark.parametrize(
@@ -192,7 +191,7 @@ def test_trec_order_is_by_score_and_file_rank_breaks_ties(tmp_path: Path) -> Non
         ("100 Q0 é1 1 high t\n", "line 1: score is 'high'"),
         ("99999999999999999999 Q0 é1 1 0.5 t\n", "line 1: example_id is '99999999999999999999'"),
         ("100 Q0 é1 1 inf t\n", "line 1: the score is not finite"),
-        ("7 Q0 é1 1 0.5 t\n", "answers 1 examples that are not among the 1 test rows: 7"),
+        ("7 Q0 é1 1 0.5 t\n", "line 1: example 7 is not among the 1 test rows"),
         ("100 Q0 é1 1 0.5 t\n100 Q0 é1 2 0.4 t\n", "line 2: example 100 lists item 'é1' twice"),
     ],
 )
@@ -200,14 +199,14 @@ def test_wrong_trec_files(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "wrong.run"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=message):
-        read_trec_run(path, np.array([100]), CATALOG)
+        read_trec_run(path, Asked(np.array([100]), CATALOG))
 
 
 def test_wrong_encoding_and_unknown_items_of_trec_files(tmp_path: Path) -> None:
     path = tmp_path / "wrong.run"
     path.write_bytes("100 Q0 é1 1 0.5 t\n".encode("latin-1"))
     with pytest.raises(DataError, match="cannot be read as a TREC run file"):
-        read_trec_run(path, np.array([100]), CATALOG)
+        read_trec_run(path, Asked(np.array([100]), CATALOG))
     path.write_text("100 Q0 zzz 1 0.5 t\n")
-    with pytest.raises(ArtifactError, match="'zzz'"):
-        read_trec_run(path, np.array([100]), CATALOG)
+    with pytest.raises(DataError, match="line 1: item 'zzz' is not in the catalogue"):
+        read_trec_run(path, Asked(np.array([100]), CATALOG))
