@@ -14,6 +14,7 @@ from typing import Annotated, Any, NoReturn
 import typer
 
 from recbench.cli import datasets, methods, runs
+from recbench.cli.audit import audit
 from recbench.cli.compare import compare
 from recbench.cli.doctor import doctor
 from recbench.cli.evaluate import evaluate
@@ -21,6 +22,7 @@ from recbench.cli.latency import latency
 from recbench.cli.output import configure_logging, print_json, stderr_console
 from recbench.cli.report import report
 from recbench.cli.run import run
+from recbench.cli.slices import slices
 from recbench.contracts.errors import ArtifactError, RecbenchError
 
 EXIT_BUG = 1
@@ -49,7 +51,7 @@ app = typer.Typer(
 
 _GROUPS = {"datasets": datasets.app, "methods": methods.app, "runs": runs.app}
 
-for command in (run, evaluate, compare, latency, report, doctor):
+for command in (run, evaluate, compare, slices, latency, audit, report, doctor):
     app.command(command.__name__)(command)
 for name, group in _GROUPS.items():
     app.add_typer(group, name=name)
