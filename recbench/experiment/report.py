@@ -17,6 +17,7 @@ from recbench.contracts.errors import ArtifactError, RecbenchError
 from recbench.contracts.leaderboard import Leaderboard
 from recbench.contracts.unfinished import UnfinishedRun
 from recbench.experiment.audit import audit_command, audit_of_group
+from recbench.experiment.beyond import beyond_of_group
 from recbench.experiment.curves import training_curves
 from recbench.experiment.entries import (
     Entry,
@@ -29,18 +30,21 @@ from recbench.experiment.entries import (
 from recbench.experiment.latency import latency_of_group
 from recbench.experiment.leaderboard import make_leaderboard
 from recbench.experiment.regret import regret_rows
+from recbench.experiment.slices import slices_of_group
 from recbench.report.document import Document, Group, Section
 from recbench.report.format import slug
 from recbench.report.render import check_target, write_report
 from recbench.report.sections.audit import audit_headline, audit_section
+from recbench.report.sections.beyond import beyond_section
 from recbench.report.sections.curves import curves_section
-from recbench.report.sections.introduction import introduction
+from recbench.report.sections.introduction import introduction, overview
 from recbench.report.sections.latency import latency_section
 from recbench.report.sections.leaderboard import leaderboard_section
 from recbench.report.sections.paper import paper_section
 from recbench.report.sections.rebuild import rebuild_section
 from recbench.report.sections.regret import regret_section
 from recbench.report.sections.runs import damaged_section, unfinished_section
+from recbench.report.sections.slices import slices_section
 from recbench.report.sections.significance import significance_section
 
 log = logging.getLogger(__name__)
@@ -81,11 +85,13 @@ def collect(store: RunStore) -> Document:
                 problems.append(str(error))
             else:
                 by_key.setdefault(group_key(run.manifest), []).append(run)
-    groups = []
+    boards, groups = [], []
     for _, comparable in sorted(by_key.items(), key=lambda item: (item[1][0].manifest.limited, item[0])):
         for backbone, members in _by_backbone(comparable):
             try:
-                groups.append(_group(backbone, members, store.runs_dir, problems))
+                board, group = _group(backbone, members, store.runs_dir, problems)
+                boards.append(board)
+                groups.append(group)
             except ArtifactError as error:
                 log.warning("A group is left out: %s", error)
                 problems.append(f"All runs on {members[0].manifest.dataset} with it were left out: {error}")
@@ -94,6 +100,7 @@ def collect(store: RunStore) -> Document:
     return Document(
         title="Leaderboards",
         introduction=introduction(version("recbench"), str(store.runs_dir), n_groups=len(groups)),
+        overview=overview(boards),
         groups=tuple(groups),
         sections=tuple(section for section in sections if section),
         version=version("recbench"),
@@ -161,12 +168,12 @@ def _parts(group: _Gathered) -> Iterable[_Part]:
     return (
         _Part("leaderboard", "Leaderboard", lambda: _leaderboard(group)),
         _Part("audit", "Audit of the data", lambda: audit_section(*group.audit)),
-        _Part("latency", "Cost and quality", lambda: latency_section(latency_of_group(group.entries))),
-        _Part(
-            "significance", "Who is better than whom", lambda: significance_section(group.board.comparison)
-        ),
+        _Part("significance", "Who is better than whom", lambda: significance_section(group.board.comparison)),
         _Part("paper", "Beside the paper", lambda: paper_section(group.board)),
-        # audit, comparison, slices, beyond, latency: their lines go here.
+        # comparison goes before significance.
+        _Part("slices", "Slices", lambda: slices_section(slices_of_group(group.entries, group.board.metrics[0]))),
+        _Part("beyond", "Beyond accuracy", lambda: beyond_section(beyond_of_group(group.entries))),
+        _Part("latency", "Cost and quality", lambda: latency_section(latency_of_group(group.entries))),
         _Part("regret", "Beam regret", lambda: _regret(group)),
         _Part("curves", "Training curves", lambda: _curves(group)),
         _Part("rebuild", "Where the numbers come from", lambda: rebuild_section(group.board, runs_dir)),
@@ -182,8 +189,10 @@ def _section(part: _Part) -> Section | None:
         return Section(part.slug, part.title, warnings=(f"This could not be made: {error.message}", error.hint or ""))
 
 
-def _group(backbone: str | None, runs: Sequence[StoredRun], runs_dir: Path, problems: list[str]) -> Group:
-    """Return one group; what had to be left out of it is added to ``problems``."""
+def _group(
+    backbone: str | None, runs: Sequence[StoredRun], runs_dir: Path, problems: list[str]
+) -> tuple[Leaderboard, Group]:
+    """Return one group and its leaderboard; what had to be left out of it is added to ``problems``."""
     entries = label_entries(group_by_identity(runs))
     board = make_leaderboard(entries, backbone, runs_dir)
     order = {row.entry.label: place for place, row in enumerate(board.rows)}
@@ -192,7 +201,7 @@ def _group(backbone: str | None, runs: Sequence[StoredRun], runs_dir: Path, prob
     split = manifest.protocol.split
     name = [manifest.dataset, split, manifest.protocol_hash[:6], manifest.split_fingerprint[:6]]
     name += [backbone] if backbone else []
-    return Group(
+    group = Group(
         slug=slug("-".join(name + (["tryout"] if manifest.limited else []))),
         title=board.title,
         limited=manifest.limited,
@@ -209,10 +218,15 @@ def _group(backbone: str | None, runs: Sequence[StoredRun], runs_dir: Path, prob
             "protocol": board.protocol,
         },
     )
+    return board, group
 
 
 def _leaderboard(group: _Gathered) -> Section:
-    return leaderboard_section(group.board, facts=(audit_headline(*group.audit),), runs_dir=str(group.runs_dir))
+    try:
+        audit = audit_headline(*group.audit)
+    except RecbenchError as error:
+        audit = f"The data could not be audited: {error.message}"
+    return leaderboard_section(group.board, facts=(audit,), runs_dir=str(group.runs_dir))
 
 
 def _regret(group: _Gathered) -> Section | None:

@@ -22,8 +22,9 @@ def csv_files(document: Document) -> dict[str, str]:
     for group in document.groups:
         for section in group.sections:
             _add(lines, section, _identity(group))
-    for section in document.sections:
-        _add(lines, section, {})
+    for section in (document.overview, *document.sections):
+        if section:
+            _add(lines, section, {})
     return {name: _csv(rows) for name, rows in lines.items()}
 
 

@@ -165,6 +165,7 @@ class Document:
     Attributes:
         title: its name.
         introduction: how to read it.
+        overview: the whole at a glance, shown first; None where there is nothing to see.
         groups: results before try-outs.
         sections: what belongs to no group: runs that are not complete, folders that cannot be read.
         version: version of recbench that made it.
@@ -173,6 +174,7 @@ class Document:
 
     title: str
     introduction: Section
+    overview: Section | None
     groups: tuple[Group, ...]
     sections: tuple[Section, ...] = ()
     version: str = ""

@@ -24,6 +24,7 @@ def json_document(document: Document, files: Sequence[str]) -> dict[str, Any]:
     return {
         "recbench": document.version,
         "title": document.title,
+        "overview": _section(document.overview)["tables"] if document.overview else {},
         "groups": [
             {
                 "slug": group.slug,

@@ -20,7 +20,10 @@ def readme(document: Document, figures: str = "figures") -> str:
         document: what to show.
         figures: folder of the figures, relative to the README.
     """
-    parts = [f"# {_plain(document.title)}", *_body(document.introduction)]
+    parts = [f"# {_plain(document.title)}"]
+    if document.overview:
+        parts += _body(document.overview)
+    parts += [f"## {_plain(document.introduction.title)}", *_body(document.introduction)]
     if len(document.groups) > 1:
         parts.append("\n".join(f"* [{_plain(group.title)}](#{group.slug})" for group in document.groups))
     for group in document.groups:

@@ -14,7 +14,9 @@ from recbench.contracts.errors import UsageError, did_you_mean
 from recbench.report.csvfile import csv_files
 from recbench.report.document import Document, Figure
 from recbench.report.figures import Drawn, draw
+from recbench.report.html import index_html
 from recbench.report.jsonfile import json_document, json_text
+from recbench.report.latex import latex_files
 from recbench.report.markdown import figure_file, readme
 
 MARKER = "report.json"
@@ -42,11 +44,25 @@ def _markdown(document: Document, figures: FigureStore) -> Files:
     return {"README.md": readme(document, _FIGURES).encode(), **dict(_figure_files(document, figures))}
 
 
+def _html(document: Document, figures: FigureStore) -> Files:
+    return {"index.html": index_html(document, figures.get).encode()}
+
+
+def _latex(document: Document, figures: FigureStore) -> Files:
+    tables = {f"latex/{name}": text.encode() for name, text in latex_files(document, f"../{_FIGURES}").items()}
+    return {**tables, **dict(_figure_files(document, figures))}
+
+
 def _csv(document: Document, figures: FigureStore) -> Files:
     return {f"csv/{name}": text.encode() for name, text in csv_files(document).items()}
 
 
-FORMATS: Mapping[str, Callable[[Document, FigureStore], Files]] = {"md": _markdown, "csv": _csv}
+FORMATS: Mapping[str, Callable[[Document, FigureStore], Files]] = {
+    "md": _markdown,
+    "html": _html,
+    "latex": _latex,
+    "csv": _csv,
+}
 """Name of a format -> what makes its files. They write nothing, so a fault leaves an earlier report as it was."""
 
 

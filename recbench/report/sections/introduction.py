@@ -1,8 +1,11 @@
-"""How to read a report."""
+"""What stands before the groups of a report: all of them at a glance, and how to read them."""
 
 from __future__ import annotations
 
-from recbench.report.document import Section
+from collections.abc import Sequence
+
+from recbench.contracts.leaderboard import Leaderboard
+from recbench.report.document import Column, Row, Section, Table
 
 _READING = (
     "Every method got the same examples and returned one ranked list of exact items per example; all numbers are "
@@ -31,3 +34,40 @@ def introduction(version: str, runs_dir: str, n_groups: int) -> Section:
         "Make one, for example with `recbench run --method popularity --dataset ml-100k`, then this report again.",
     )
     return Section("introduction", "How to read this", (made, *(_READING if n_groups else nothing)))
+
+
+def overview(boards: Sequence[Leaderboard]) -> Section | None:
+    """Return one line per leaderboard: what it is about, who leads, and who else may be the best."""
+    if not boards:
+        return None
+    columns = (
+        Column("group", "Leaderboard"),
+        Column("entries", "Methods", "count"),
+        Column("n_examples", "Test rows", "count"),
+        Column("n_users", "Users", "count"),
+        Column("best", "First"),
+        Column("metric", "By"),
+        Column("mean", "Value", "metric", "of the exact item"),
+        Column("interval", "Interval", "interval"),
+        Column("also", "May be the best, too", "text", "no other method is shown to be better"),
+    )
+    rows = []
+    for board in boards:
+        first, *others = board.comparison.entries
+        rows.append(
+            Row(
+                {
+                    "group": board.title,
+                    "entries": len(board.rows),
+                    "n_examples": board.comparison.n_examples,
+                    "n_users": board.comparison.n_users,
+                    "best": first.label,
+                    "metric": board.metrics[0],
+                    "mean": first.mean,
+                    "interval": first.interval,
+                    "also": ", ".join(entry.label for entry in others if entry.in_best_set) or "none",
+                }
+            )
+        )
+    table = Table("overview", "All leaderboards", columns, tuple(rows), headline=True)
+    return Section("overview", "At a glance", tables=(table,))

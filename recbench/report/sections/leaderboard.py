@@ -9,6 +9,7 @@ from recbench.contracts.comparison import ComparedPair
 from recbench.contracts.leaderboard import Leaderboard, LeaderboardRow
 from recbench.report.document import Column, Figure, Row, Section, Table
 from recbench.report.format import metric_text
+from recbench.report.paper.values import paper_values
 from recbench.report.sections.entry import entry_details
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def leaderboard_section(board: Leaderboard, facts: tuple[str, ...] = (), runs_di
         slug="leaderboard",
         title="Leaderboard",
         paragraphs=(_facts(board), f"Ranked by {ranking_metric} of the exact item."),
-        warnings=(*board.warnings, *(("These numbers say nothing about the methods.",) if board.limited else ())),
+        warnings=tuple(f"{warning} These numbers say nothing about the methods." for warning in board.warnings),
         tables=(table,),
         figures=(figure,),
     )
@@ -64,19 +65,22 @@ def _facts(board: Leaderboard) -> str:
 def _columns(board: Leaderboard) -> tuple[Column, ...]:
     level = f"{board.comparison.level:.0%} interval"
     ranking = f"item/{board.metrics[0]}"
-    shown = [f"{truth}/{metric}" for truth in _TRUTHS for metric in board.metrics]
+    shown = [f"item/{metric}" for metric in board.metrics] + [f"title/{metric}" for metric in board.metrics[:2]]
+    paper = (Column("paper", f"{board.metrics[0]} paper", "metric", "as the paper prints it; by title"),)
     others = [name for name in (board.rows[0].metrics if board.rows else ()) if name not in shown]
     return (
         Column("place", "#", "count", "place by the mean alone"),
         Column("label", "Method"),
         _metric_column(ranking),
-        Column("interval", level, "interval", "cluster bootstrap over users; seeds are not covered"),
+        Column("interval", level, "interval", "bootstrap over users, and over seeds where there are several"),
+        Column("ranks", "Ranks", "range", "the ranks that the data allow, for all methods at once"),
         *(_metric_column(name) for name in shown if name != ranking),
+        *(paper if paper_values(board) else ()),
         Column("n_seeds", "Seeds", "count", "runs, averaged per example"),
         Column("seed_sd", "SD of seeds", "metric", "standard deviation of the ranking metric between seeds", True),
         Column("fit_s", "Training", "seconds", "wall-clock, mean over seeds, without a preset's pretraining"),
         Column("rank_s", "Ranking", "seconds", "wall-clock for the whole test part, mean over seeds"),
-        Column("device", "Device"),
+        Column("device", "Device", "text", "", True),
         *(_metric_column(name, detail=True) for name in others),
         Column("method", "Name", "code", "name of the method in commands", True),
         Column("backbone", "Backbone", "code", "language model", True),
@@ -94,11 +98,14 @@ def _metric_column(name: str, detail: bool = False) -> Column:
 def _row(board: Leaderboard, row: LeaderboardRow, place: int, runs_dir: str) -> Row:
     entry = row.entry
     ranking = f"item/{board.metrics[0]}"
+    line = paper_values(board).get(entry.label)
     values: dict[str, Any] = {
         "place": place,
         "label": entry.label,
         "interval": entry.interval,
+        "ranks": None if entry.rank_low is None else (entry.rank_low, entry.rank_high),
         **row.metrics,
+        "paper": line.values.get(board.metrics[0]) if line else None,
         "n_seeds": len(entry.seeds),
         "seed_sd": row.seed_sd,
         "fit_s": row.fit_s,
@@ -111,11 +118,12 @@ def _row(board: Leaderboard, row: LeaderboardRow, place: int, runs_dir: str) -> 
         "run_ids": " ".join(entry.run_ids),
     }
     pair = _pairs_with_best(board).get(entry.label)
-    best = len(board.rows) > 1 and (pair is None or pair.verdict == "undecided")
+    marks = {ranking: significance_mark(pair.p_adjusted)} if pair else {}
+    marks |= {"paper": "†"} if line and line.flag else {}
     return Row(
         values=values,
-        bold=frozenset({"label", ranking}) if best else frozenset(),
-        marks={ranking: significance_mark(pair.p_adjusted)} if pair else None,
+        bold=frozenset({"label", ranking}) if entry.in_best_set and len(board.rows) > 1 else frozenset(),
+        marks=marks,
         details=entry_details(board, row, runs_dir),
     )
 
@@ -133,10 +141,16 @@ def significance_mark(p: float) -> str:
 def _reading_notes(board: Leaderboard) -> list[str]:
     if len(board.rows) < 2:
         return []
-    return [
-        f"**Bold**: the best mean {board.metrics[0]}, and every method that is not shown to be worse than it. "
-        f"`*`, `**`, `***`: worse than the best one with p (Holm over this table) below 0.05, 0.01, 0.001."
+    notes = [
+        f"**Bold**: may be the best one by {board.metrics[0]}, since no other is shown to be better when all pairs are "
+        "tested at once. Ranks: 1 + the methods shown to be better, up to all but those shown to be worse.",
+        "`*`, `**`, `***`: worse than the first one with p (Holm over this table) below 0.05, 0.01, 0.001.",
     ]
+    if paper_values(board):
+        notes.append(
+            "Paper: as printed, by title, with another language model and other preprocessing; see “Beside the paper”."
+        )
+    return notes
 
 
 def draw_leaderboard(board: Leaderboard) -> MatplotlibFigure:

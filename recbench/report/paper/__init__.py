@@ -1,0 +1,1 @@
+"""What papers print, to be shown beside our values; see ``latentr3.yaml``."""
