@@ -53,14 +53,15 @@ def rank_ranges(means: np.ndarray, resampled: np.ndarray, errors: Errors, alpha:
     """
     n = len(means)
     first, second = np.triu_indices(n, k=1)
-    scale = errors.standard_error[first, second] * t_over_normal(errors.df[first, second], 1 - alpha)
+    error = errors.standard_error[first, second]
+    widened = error * t_over_normal(errors.df[first, second], 1 - alpha)
     differences = means[first] - means[second]
     # Without any error a difference is certain, and none is none.
     certain = np.where(np.abs(differences) <= NO_DIFFERENCE, 0.0, np.copysign(np.inf, differences))
-    observed = np.divide(differences, scale, out=certain, where=scale > 0)
-    at_most = max(_LEAST_RESAMPLES, _CELLS // max(len(scale), 1))
+    observed = np.divide(differences, widened, out=certain, where=error > 0)
+    at_most = max(_LEAST_RESAMPLES, _CELLS // max(len(error), 1))
     centred = (resampled[:at_most] - means).astype(np.float32)
-    unit = np.divide(1.0, scale, out=np.zeros_like(scale), where=scale > 0).astype(np.float32)
+    unit = np.divide(1.0, error, out=np.zeros_like(error), where=error > 0).astype(np.float32)
     # One row per pair: the largest of many pairs is then taken along contiguous memory.
     chance = np.ascontiguousarray(centred.T)
     chance = (chance[first] - chance[second]) * unit[:, None]
