@@ -8,7 +8,6 @@ import numpy as np
 
 from recbench.stats.clustered import Errors
 from recbench.stats.paired import NO_DIFFERENCE
-from recbench.stats.seeds import t_over_normal
 
 # A hundred entries make 4,950 pairs; of so many, fewer resamples are looked at.
 _CELLS = 20_000_000
@@ -48,17 +47,20 @@ def rank_ranges(means: np.ndarray, resampled: np.ndarray, errors: Errors, alpha:
     Args:
         means: float64 (E,).
         resampled: float64 (R, E), bootstrap of the means, centred on them (``recbench.stats.seeds.two_level_means``).
-        errors: (E, E) errors of the differences of means. Errors that rest on few seeds are widened as in intervals.
+        errors: (E, E) errors of the differences of means. A statistic whose error rests on few seeds or users counts
+            as the normal deviate that is as rare as it is under its t distribution.
         alpha: bound on the chance that any range is wrong.
     """
+    from scipy import stats
+
     n = len(means)
     first, second = np.triu_indices(n, k=1)
     error = errors.standard_error[first, second]
-    widened = error * t_over_normal(errors.df[first, second], 1 - alpha)
     differences = means[first] - means[second]
     # Without any error a difference is certain, and none is none.
     certain = np.where(np.abs(differences) <= NO_DIFFERENCE, 0.0, np.copysign(np.inf, differences))
-    observed = np.divide(differences, widened, out=certain, where=error > 0)
+    t = np.divide(differences, error, out=certain, where=error > 0)
+    observed = np.copysign(stats.norm.isf(stats.t.sf(np.abs(t), errors.df[first, second])), t)
     at_most = max(_LEAST_RESAMPLES, _CELLS // max(len(error), 1))
     centred = (resampled[:at_most] - means).astype(np.float32)
     unit = np.divide(1.0, error, out=np.zeros_like(error), where=error > 0).astype(np.float32)
