@@ -11,6 +11,7 @@ import typer
 
 from recbench.cli.models import models, prune_models
 from recbench.cli.output import JsonFlag, console, print_json
+from recbench.cli.tracking import log_runs
 from recbench.contracts.errors import ArtifactError
 
 if TYPE_CHECKING:
@@ -18,9 +19,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-app = typer.Typer(help="List, show, verify, export and import runs; list and delete kept models.", no_args_is_help=True)
+app = typer.Typer(
+    help="List, show, verify, export, import and log runs; list and delete kept models.", no_args_is_help=True
+)
 app.command("models")(models)
 app.command("prune-models")(prune_models)
+app.command("log")(log_runs)
 
 RunsDir = Annotated[Path, typer.Option(help="Folder of all runs.")]
 RunReference = Annotated[str, typer.Argument(metavar="RUN", help="Run id (or its beginning), run folder, or method.")]
