@@ -165,14 +165,15 @@ def _compare_family(
 
 
 def _show(comparison: Comparison, details: bool) -> None:
-    from recbench.report.sections.comparison import comparison_section, entry_table
+    from recbench.report.sections.comparison import entry_table, explanation, pair_table, warnings
 
     out = console()
-    section = comparison_section(comparison)
-    for table in (entry_table(comparison), *section.tables):
+    for table in (entry_table(comparison), pair_table(comparison)):
         _print_table(table, details)
-    for text in (*section.paragraphs, *(f"Note: {one}" for one in (*section.warnings, *comparison.notes))):
+    for text in explanation(comparison):
         out.print(text, markup=False)
+    for note in (*warnings(comparison), *comparison.notes):
+        out.print(f"Note: {note}", markup=False)
 
 
 def _print_table(table: Table, details: bool) -> None:

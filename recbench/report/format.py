@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from math import isnan
 from typing import Any
 
-from recbench.contracts.comparison import VERDICT_TEXT, ComparedPair, Comparison, Interval
+from recbench.contracts.comparison import Interval
 from recbench.report.document import Kind
 
 MISSING = "–"
@@ -118,41 +118,6 @@ def is_missing(value: Any) -> bool:
 def cell_text(value: Any, kind: Kind) -> str:
     """Return the value of a cell as text, or a dash where there is none."""
     return MISSING if is_missing(value) else _TEXT[kind](value)
-
-
-def pair_table(comparison: Comparison, brief: bool = False) -> tuple[list[str], list[list[str]]]:
-    """Return header and rows of the table of pairs; the brief one, for terminals, leaves out the raw p-values."""
-    columns: dict[str, Callable[[ComparedPair], str]] = {
-        "A": lambda pair: pair.a,
-        "B": lambda pair: pair.b,
-        "A − B": lambda pair: f"{pair.difference:+.4f}",
-        f"{comparison.level:.0%} interval": lambda pair: signed_interval_text(pair.interval),
-        "p (Holm)": lambda pair: p_text(pair.p_adjusted),
-    }
-    if not brief:
-        columns["p"] = lambda pair: p_text(pair.p_permutation)
-        columns["p (t-test)"] = lambda pair: p_text(pair.p_t)
-    columns["effect d"] = lambda pair: effect_text(pair.effect)
-    columns["users + / = / −" if brief else "users better / equal / worse"] = lambda pair: (
-        f"{pair.wins} / {pair.ties} / {pair.losses}"
-    )
-    columns["A is"] = lambda pair: VERDICT_TEXT[pair.verdict]
-    return list(columns), [[text(pair) for text in columns.values()] for pair in comparison.pairs]
-
-
-def pair_explanation(comparison: Comparison, brief: bool = False) -> str:
-    """Return, in words, what the numbers of :func:`pair_table` mean."""
-    n = len(comparison.pairs)
-    family = f"these {n} comparisons" if n > 1 else "this one comparison"
-    t_test = " p (t-test): paired t-test over user means, not adjusted." if not brief else ""
-    users = " Users + / = / −: users for whom A is better, equal, worse." if brief else ""
-    return (
-        f"{comparison.metric} by {comparison.truth}; {comparison.n_examples:,} examples of {comparison.n_users:,} "
-        f"users; the user is the unit. Intervals: bootstrap over users ({comparison.n_resamples:,} resamples). "
-        f"p: two-sided sign-flip permutation test over users ({comparison.n_flips:,} flips); p (Holm): adjusted over "
-        f"{family}; a verdict needs p (Holm) < {comparison.alpha:g}.{t_test} Effect d: mean of the user means over "
-        f"their standard deviation.{users} Intervals and tests do not cover the variation between seeds."
-    )
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:

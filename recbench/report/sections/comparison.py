@@ -8,14 +8,16 @@ from recbench.report.document import Column, Row, Section, Table
 _RUNS_TEST = {"welch": "Welch's t-test", "paired": "t-test paired by seed"}
 
 
-def comparison_section(comparison: Comparison) -> Section:
-    """Return the section on the pairs of a comparison; it needs at least one pair."""
+def comparison_section(comparison: Comparison) -> Section | None:
+    """Return the section on the pairs of a comparison, or None where there is no pair."""
+    if not comparison.pairs:
+        return None
     title = f"What differs from {comparison.baseline}?" if comparison.baseline else "Which differences are real?"
     return Section(
         slug="comparison",
         title=title,
         paragraphs=tuple(explanation(comparison)),
-        warnings=tuple(_warnings(comparison)),
+        warnings=tuple(warnings(comparison)),
         tables=(pair_table(comparison),),
     )
 
@@ -97,13 +99,8 @@ def explanation(comparison: Comparison) -> list[str]:
 
 def verdict_text(pair: ComparedPair) -> str:
     """Return what A is, in words."""
-    text = {
-        "better": "better",
-        "worse": "worse",
-        "equivalent": "equivalent",
-        "undecided": "undecided",
-    }[pair.verdict]
-    return f"{text}, within the margin" if pair.equivalent and pair.verdict != "equivalent" else text
+    small = pair.equivalent and pair.verdict != "equivalent"
+    return f"{pair.verdict}, within the margin" if small else pair.verdict
 
 
 def needed_text(pair: ComparedPair, n_users: int) -> str:
@@ -115,7 +112,7 @@ def needed_text(pair: ComparedPair, n_users: int) -> str:
         ways.append(f"{pair.seeds_needed:,} seeds")
     if pair.users_needed is not None:
         ways.append(f"{pair.users_needed:,} users ({pair.users_needed / n_users:.1f}×)")
-    return " or ".join(ways) or "no feasible number"
+    return " or ".join(ways) or ("neither users nor seeds alone" if pair.covers_seeds else "over 1,000× the users")
 
 
 def _heading(comparison: Comparison) -> str:
@@ -131,19 +128,20 @@ def _family(comparison: Comparison) -> str:
     return f"these {comparison.n_tests} comparisons" if comparison.n_tests > 1 else "this one comparison"
 
 
-def _warnings(comparison: Comparison) -> list[str]:
-    warnings = []
+def warnings(comparison: Comparison) -> list[str]:
+    """Return what must be known before the verdicts are read."""
+    found = []
     if comparison.exploratory:
-        warnings.append(
+        found.append(
             "Exploratory: p-values are adjusted by Benjamini-Hochberg. What stands out here is a lead to be confirmed "
             "on a declared family, not a result."
         )
     if comparison.entries and comparison.baseline == comparison.entries[0].label and len(comparison.entries) > 2:
-        warnings.append(
+        found.append(
             f"{comparison.baseline} has the highest mean here. If it was chosen for that, luck helped it, and “worse” "
             "comes a little too easily; the ranges of ranks allow for that."
         )
-    return warnings
+    return found
 
 
 def _columns(comparison: Comparison) -> list[Column]:
