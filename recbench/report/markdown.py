@@ -35,6 +35,11 @@ def readme(document: Document, figures: str = "figures") -> str:
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
 
 
+def page(section: Section) -> str:
+    """Return one section, without its figures, as a page of its own."""
+    return "\n\n".join(part.strip("\n") for part in (f"# {_plain(section.title)}", *_body(section))) + "\n"
+
+
 def figure_file(group: Group, section: Section, figure: Figure) -> str:
     """Return the name of a figure's files, without their endings."""
     return f"{group.slug}-{section.slug}" + ("" if figure.slug == section.slug else f"-{figure.slug}")
