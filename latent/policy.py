@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import pad
 from transformers import DynamicCache
 
 from latent.noise import thought_noise
@@ -20,7 +19,8 @@ from latent.objective import scoped_advantage
 from latent.reasoner import LatentWriter
 from latent.rl_config import RlSettings
 from recbench.llm.codec import split_labels
-from recbench.llm.grpo import clip_fraction, kl_penalty, perplexity_reward, policy_loss
+from recbench.llm.experience import Experience, cut_experiences, experience_loss
+from recbench.llm.grpo import perplexity_reward
 from recbench.llm.objective import Gather, Objective, Tensors
 from recbench.llm.samples import sample_logprobs
 from recbench.llm.writer import beginning_first, copy_cache
@@ -54,21 +54,6 @@ class Samples:
     thought: Tensor
     logprobs: Tensor
     mask: Tensor
-
-
-@dataclass(frozen=True)
-class Experience:
-    """What is kept of one prompt's rollout while it is learned from.
-
-    Attributes:
-        old_logprobs: float32 (K, T), under the policy that made the rollout; 0 where padded.
-        reference_logprobs: the same under the policy before this stage; None without KL.
-        advantages: float32 (K,).
-    """
-
-    old_logprobs: Tensor
-    reference_logprobs: Tensor | None
-    advantages: Tensor
 
 
 class LatentPolicy(Objective):
@@ -181,13 +166,13 @@ class LatentPolicy(Objective):
     def _reference_logprobs(
         self, prompt_ids: Tensor, prompt_mask: Tensor, reading: Reading, noise: Tensor, labels: Tensor
     ) -> Tensor | None:
-        """Return (G, K, T) of the policy before this stage under the same noise on its own thoughts."""
+        """Return (G K, T) of the policy before this stage under the same noise on its own thoughts."""
         if self.reference is None:
             return None
         with torch.no_grad():
             if not self._frozen:
                 reading = self._fresh(self.reference, prompt_ids, prompt_mask)
-            return self._sample(self.reference, reading, noise, labels).logprobs
+            return self._sample(self.reference, reading, noise, labels).logprobs.flatten(0, 1)
 
     def _learn(
         self, examples: Sequence[int], samples: Samples, reference: Tensor | None, noise: Tensor
@@ -200,8 +185,8 @@ class LatentPolicy(Objective):
             advantages = torch.stack([self._advantages[example] for example in examples])
         else:
             advantages = self._scoped(rewards)
-        references = [None] * len(examples) if reference is None else list(reference)
-        past = [Experience(*parts) for parts in zip(old, references, advantages, strict=True)]
+        # The texts are the true answers, which every batch brings along.
+        past = cut_experiences([()] * old.shape[:2].numel(), old.flatten(0, 1), reference, advantages)
         if self.settings.num_iterations > 1:
             self._experiences.update(zip(examples, past, strict=True))
         return past
@@ -214,19 +199,12 @@ class LatentPolicy(Objective):
         return advantages
 
     def _loss(self, samples: Samples, past: Sequence[Experience]) -> Tensor:
-        """Eq. 8."""
-        settings, width = self.settings, samples.mask.shape[2]
-        advantages = torch.stack([experience.advantages for experience in past])
-        old = _stacked([experience.old_logprobs for experience in past], width)
-        arguments = (samples.logprobs, old, advantages, samples.mask, settings.clip_low, settings.clip_high)
-        loss = policy_loss(*arguments)
-        if settings.num_iterations > 1:
-            self.note("clip_fraction", clip_fraction(*arguments))
-        references = [e.reference_logprobs for e in past if e.reference_logprobs is not None]
-        if references:
-            penalty = kl_penalty(samples.logprobs, _stacked(references, width), samples.mask)
-            self.note("kl", penalty)
-            loss = loss + settings.beta * penalty
+        """Eq. 8, with its KL term."""
+        clips = (self.settings.clip_low, self.settings.clip_high)
+        rows = (part.flatten(0, 1) for part in (samples.logprobs, samples.mask))
+        loss, notes = experience_loss(*rows, past, clips, self.settings.beta)
+        for name, value in notes.items():
+            self.note(name, value)
         return loss
 
     def noise(self, examples: Sequence[int], like: Tensor) -> Tensor:
@@ -242,8 +220,3 @@ class LatentPolicy(Objective):
         self.note("log_perplexity_perturbed", (-rewards[:, 1:]).log().mean())
         self.note("thought_norm", samples.thought.norm(dim=-1).mean())
         self.note("noise_norm", noise[:, 1:].norm(dim=-1).mean())
-
-
-def _stacked(parts: Sequence[Tensor], width: int) -> Tensor:
-    """Return (G, K, ``width``): parts (K, T), cut or padded with 0 at their ends."""
-    return torch.stack([pad(part, (0, width - part.shape[1])) for part in parts])

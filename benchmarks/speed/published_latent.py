@@ -3,7 +3,8 @@
 Written afresh as a plain baseline. Sequences are [prompt, thought slot, answer], padded on the left; every pass goes
 over all of them. The optimizer is not part of a step here: what is compared is the loss and its gradients.
 
-Dimensions: B rows (G prompts of K samples in reinforcement learning), S columns, T answer tokens, H hidden, V vocabulary.
+Dimensions: B rows (in reinforcement learning G prompts of K samples), S columns, T answer tokens, H hidden,
+V vocabulary.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class Sequences:
 
 
 def sft_loss(lm: PreTrainedModel, attention: LatentAttention, rows: Sequences) -> Tensor:
-    """Return the mean loss over answer tokens: one full pass for the thought, one more for the logits of all columns."""
+    """Return the mean loss over answer tokens: a full pass for the thought, another for the logits of all columns."""
     embeds = lm.get_input_embeddings()(rows.ids)
     thought = _thought(lm, attention, embeds, rows)
     logits = _second_pass(lm, embeds, thought, rows).float()

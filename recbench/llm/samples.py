@@ -1,8 +1,8 @@
 """The samples of a group, read side by side behind the one reading of their prompt.
 
-In reinforcement learning K samples follow the same prompt. Here they are further columns of the prompt's one row: a mask
-shows every token the prompt and the earlier tokens of its own sample. So neither the prompt nor its keys and values are
-ever copied, as in :mod:`recbench.llm.tree`, and unlike there gradients flow.
+In reinforcement learning K samples follow the same prompt. Here they are further columns of the prompt's one row: a
+mask shows every token the prompt and the earlier tokens of its own sample. So neither the prompt nor its keys and
+values are ever copied, as in :mod:`recbench.llm.tree`, and unlike there gradients flow.
 
 Dimensions: G groups (one prompt each), K samples per group, P prompt columns, N inputs before a sample's answer,
 T answer tokens, H hidden.

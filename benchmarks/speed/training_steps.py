@@ -1,0 +1,129 @@
+"""What the benchmarks of training steps share: a model, prompts, and how a step is timed, compared and measured."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from benchmarks.speed.bench_decode import time_in_turns
+from benchmarks.speed.published_latent import Sequences
+from latent.attention import LatentAttention
+from latent.reasoner import LatentWriter
+from recbench.llm.presets import PRESETS
+
+#: Tokens of the instruction, the same in all prompts of a data set: what the "alpaca" prompt has with the tokenizers
+#: of the presets on ml-100k and beauty_2014.
+BEGINNING = 67
+TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Work:
+    """A model with random weights, and prompts of random tokens.
+
+    Attributes:
+        prompt_ids: int64 (B, P); the first columns are equal in all rows.
+        answer_ids: int64 (B, T).
+    """
+
+    writer: LatentWriter
+    prompt_ids: Tensor
+    answer_ids: Tensor
+
+    @property
+    def batch(self) -> dict[str, Tensor]:
+        """The batch as our objectives take it."""
+        mask = torch.ones_like(self.prompt_ids)
+        return {"prompt_ids": self.prompt_ids, "prompt_mask": mask, "labels": self.answer_ids}
+
+    @property
+    def sequences(self) -> Sequences:
+        """The batch as whole sequences; the thought's slot holds the model's last token."""
+        last = self.writer.lm.config.vocab_size - 1
+        ids = torch.cat([self.prompt_ids, torch.full_like(self.prompt_ids[:, :1], last), self.answer_ids], dim=1)
+        return Sequences(ids, torch.ones_like(ids), self.answer_ids.shape[1])
+
+
+def make_work(preset: str, rows: int, prompt_tokens: int, answer_tokens: int, beginning: int) -> Work:
+    """Return a model of a preset's shape on the CPU and ``rows`` prompts that share their first ``beginning`` tokens."""
+    shape = PRESETS[preset]
+    config = Qwen2Config(
+        # One more for the thought's token.
+        vocab_size=shape.vocabulary + 1, hidden_size=shape.width, intermediate_size=shape.inner,
+        num_hidden_layers=shape.layers, num_attention_heads=shape.heads, num_key_value_heads=shape.kv_heads,
+        tie_word_embeddings=True, bos_token_id=None,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        lm = Qwen2ForCausalLM(config)
+        # Wider than the usual start, so that the model has preferences and the thought matters.
+        lm.get_input_embeddings().weight.data *= 4
+        attention = LatentAttention(shape.width, init_std=0.1)
+        prompts = torch.randint(0, shape.vocabulary, (rows, prompt_tokens))
+        prompts[:, :beginning] = prompts[:1, :beginning]
+        answers = torch.randint(0, shape.vocabulary, (rows, answer_tokens))
+    return Work(LatentWriter(lm, attention), prompts, answers)
+
+
+def compare_steps(work: Work, ours: Callable[[], Tensor], theirs: Callable[[], Tensor], repeats: int) -> dict[str, Any]:
+    """Time two ways to the same loss and gradients, in turns, and compare what they give.
+
+    Args:
+        ours, theirs: return the loss; a step is that and its backward pass.
+
+    Returns:
+        The row's ``ours_s``, ``baseline_s``, ``ratio`` (the median of pairs that ran side by side), the same in
+        seconds of this process (``_cpu``), the largest relative difference of the loss and of any parameter's gradient
+        (norm of the difference over the norm), and the peak memory of tensors that a step made.
+    """
+
+    def step(loss: Callable[[], Tensor]) -> Tensor:
+        work.writer.zero_grad(set_to_none=True)
+        value = loss()
+        value.backward()
+        return value.detach()
+
+    results = []
+    for loss in (ours, theirs):
+        value = step(loss)
+        results.append((value, {n: p.grad for n, p in work.writer.named_parameters() if p.grad is not None}))
+    difference = _largest_difference(*results)
+    times, slow = time_in_turns([lambda: step(ours), lambda: step(theirs)], repeats, "cpu")
+    return {
+        "ours_s": statistics.median(times.wall),
+        "baseline_s": statistics.median(slow.wall),
+        "ratio": slow.over(times, "wall"),
+        "equal": difference <= TOLERANCE,
+        "ours_cpu_s": statistics.median(times.cpu),
+        "baseline_cpu_s": statistics.median(slow.cpu),
+        "ratio_cpu": slow.over(times, "cpu"),
+        "noise": times.noise,
+        "max_relative_difference": difference,
+        "peak_memory_mb": {"ours": _peak(lambda: step(ours)) / 1e6, "baseline": _peak(lambda: step(theirs)) / 1e6},
+    }
+
+
+def _largest_difference(ours: tuple[Tensor, dict[str, Tensor]], theirs: tuple[Tensor, dict[str, Tensor]]) -> float:
+    if ours[1].keys() != theirs[1].keys():
+        return float("inf")
+    pairs = [(ours[0], theirs[0]), *((gradient, theirs[1][name]) for name, gradient in ours[1].items())]
+    return max(float((a - b).norm() / b.norm()) for a, b in pairs)
+
+
+def _peak(step: Callable[[], Any]) -> int:
+    """Return the largest number of bytes that tensors made by a step held at once, as torch's profiler saw it."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
+        step()
+    held = peak = 0
+    for event in sorted(recorded.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
+        if event.name() == "[memory]":
+            held += event.nbytes()
+            peak = max(peak, held)
+    return peak
