@@ -12,7 +12,14 @@ from recbench.contracts.errors import UsageError
 from recbench.contracts.examples import Examples, build_examples
 from recbench.contracts.rankings import Rankings
 from recbench.evaluation.accuracy import check_metric, expected_metric, expected_metrics, parse_columns
-from recbench.evaluation.lists import describe_lists, describe_validity, expected_coverage, gini, tied_share
+from recbench.evaluation.lists import (
+    describe_generations,
+    describe_lists,
+    describe_validity,
+    expected_coverage,
+    gini,
+    tied_share,
+)
 from recbench.evaluation.places import item_lists, target_places, tied_groups, title_lists
 
 THIRD = 1 / 3
@@ -137,6 +144,11 @@ def test_describe_lists_counts_only_the_top_and_shares_a_tie_at_the_cutoff() -> 
     assert facts["coverage"] == pytest.approx((1 + 0.5 + 0.5) / 4)
     assert facts["average_popularity"] == pytest.approx((3 * 1 + 1 * 0.5 + 0 * 0.5) / 2)
     assert facts["gini"] == pytest.approx(gini(np.array([1.0, 0.5, 0.5, 0.0])))
+    # One popular item of four (ceil(0.8)); smoothed shares of the four rows: 4/8, 2/8, 1/8, 1/8.
+    assert facts["popular_share"] == pytest.approx(1 / 2)
+    assert facts["novelty"] == pytest.approx((1 * 1 + 2 * 0.5 + 3 * 0.5) / 2)
+    assert facts["similarity_title"] == 0.0  # no word in common
+    assert facts["similarity_category"] is None
 
 
 def test_describe_lists_without_any_place() -> None:
@@ -155,6 +167,23 @@ def test_validity_counts_empty_short_and_repeated() -> None:
     assert facts["mean_length"] == pytest.approx(5 / 3)
     assert facts["max_length"] == 3
     assert facts["fewer_titles"] == 2  # the empty list and the one with one title twice
+
+
+def test_generations_are_counted_by_title() -> None:
+    catalog = ItemCatalog(tuple("abc"), ("One", '"Two"', ""))
+    records = [
+        {"titles": ["One", " Two\n", "Three", "one"]},
+        {"titles": ["One", '"One"', ""], "text": "One"},
+        {"titles": [], "text": "something else"},
+        {"thought": "no titles at all"},
+    ]
+    assert describe_generations(records, catalog) == {
+        "titles": 7,
+        "invalid": 3,  # Three, one and the empty title
+        "repeated": 1,
+        "texts": 2,
+        "texts_not_a_title": 1,
+    }
 
 
 def test_metric_names_are_found_in_any_case_and_unknown_ones_explained() -> None:
