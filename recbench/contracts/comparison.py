@@ -9,13 +9,6 @@ Verdict = Literal["better", "worse", "equivalent", "undecided"]
 Correction = Literal["holm", "bh"]
 RunsTestKind = Literal["welch", "paired"]
 
-VERDICT_TEXT: dict[Verdict, str] = {
-    "better": "better",
-    "worse": "worse",
-    "equivalent": "equivalent within the margin",
-    "undecided": "not enough evidence to decide",
-}
-
 CORRECTION_TEXT: dict[Correction, str] = {"holm": "Holm", "bh": "BH"}
 
 
