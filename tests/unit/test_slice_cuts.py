@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -14,7 +16,7 @@ from recbench.evaluation.slices import CUTS, PAPER_CUTS, check_cut
 DAY = 86_400.0
 
 
-def keys(cut: str, n_items: int = 20, **facts: list[float]) -> list[str | None]:
+def keys(cut: str, n_items: int = 20, /, **facts: Sequence[float]) -> list[str | None]:
     """Return the key of each example's slice."""
     chosen = CUTS[cut]
     numbers = chosen.assign({name: np.array(values) for name, values in facts.items()}, n_items)
@@ -37,9 +39,9 @@ def test_tenths_keep_items_without_a_row_apart() -> None:
 def test_cold_by_three_definitions() -> None:
     # A twin was seen; seen in histories only; a training target; nothing at all.
     facts = {"target_train_count": [0, 0, 2, 0], "target_seen_count": [0, 3, 5, 0], "title_seen_count": [4, 3, 5, 0]}
-    assert keys("cold", **facts) == ["cold", "warm", "warm", "cold"]
-    assert keys("cold-strict", **facts) == ["warm", "warm", "warm", "cold"]
-    assert keys("cold-loose", **facts) == ["cold", "cold", "warm", "cold"]
+    assert keys("cold", 20, **facts) == ["cold", "warm", "warm", "cold"]
+    assert keys("cold-strict", 20, **facts) == ["warm", "warm", "warm", "cold"]
+    assert keys("cold-loose", 20, **facts) == ["cold", "cold", "warm", "cold"]
 
 
 def test_history_activity_and_age_at_their_boundaries() -> None:
@@ -51,8 +53,8 @@ def test_history_activity_and_age_at_their_boundaries() -> None:
     bins = ["0", "1-to-4", "1-to-4", "5-to-19", "5-to-19", "20-to-99", "20-to-99", "100-and-more"]
     assert keys("activity", user_train_rows=rows) == bins
     ages = [0.0, 1.0, 7 * DAY - 1, 7 * DAY, 30 * DAY, 180 * DAY, 365 * DAY, float("nan")]
-    bins = ["first", "week", "week", "month", "half-year", "year", "old", None]
-    assert keys("age", item_age_s=ages) == bins
+    of_age = ["first", "week", "week", "month", "half-year", "year", "old", None]
+    assert keys("age", item_age_s=ages) == of_age
 
 
 @given(st.data())

@@ -66,7 +66,7 @@ def forget_facts(run: StoredRun) -> StoredRun:
 
 
 def table_of(store: RunStore, cut: str, **options: str) -> SliceTable:
-    (table,) = slice_runs(store, ["good", "weak"], by=[cut], **options)  # type: ignore[arg-type]
+    (table,) = slice_runs(store, ["good", "weak"], by=[cut], **options)
     return table
 
 

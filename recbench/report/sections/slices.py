@@ -297,17 +297,19 @@ def draw_gains(table: SliceTable) -> MatplotlibFigure:
     top = max((value.improvement or 0.0 for entry in entries for value in entry.values), default=0.0)
     for number, entry in enumerate(entries):
         shift = 0.12 * (number - (len(entries) - 1) / 2)
-        points = [(place, value) for place, value in enumerate(entry.values) if value.improvement is not None]
+        gains = [
+            (place, value.improvement) for place, value in enumerate(entry.values) if value.improvement is not None
+        ]
         colour, marker = colour_of(number), marker_of(number)
-        x = [place + shift for place, _ in points]
-        axes.plot(x, [value.improvement for _, value in points], DASHES[number % len(DASHES)], color=colour, lw=1.2)
-        axes.plot([], [], marker, ls=DASHES[number % len(DASHES)], color=colour, ms=6, label=entry.label)
-        for place, value in points:
+        dashes = DASHES[number % len(DASHES)]
+        axes.plot([place + shift for place, _ in gains], [gain for _, gain in gains], dashes, color=colour, lw=1.2)
+        axes.plot([], [], marker, ls=dashes, color=colour, ms=6, label=entry.label)
+        for place, gain in gains:
             inside = PAPER if table.slices[place].warnings else colour
-            axes.plot(place + shift, value.improvement, marker, color=colour, mfc=inside, ms=6, zorder=3)
-            if value.improvement_interval:
-                ends = [value.improvement_interval.low, value.improvement_interval.high]
-                axes.plot([place + shift] * 2, ends, color=colour, lw=1.5, alpha=0.6)
+            axes.plot(place + shift, gain, marker, color=colour, mfc=inside, ms=6, zorder=3)
+            interval = entry.values[place].improvement_interval
+            if interval:
+                axes.plot([place + shift] * 2, [interval.low, interval.high], color=colour, lw=1.5, alpha=0.6)
     ticks = [f"{one.title.removeprefix('tenth ')}\n{one.n_rows:,}" for one in table.slices]
     axes.set_xticks(range(len(ticks)), ticks, fontsize=9)
     # Intervals of rare items reach far; what matters is where they lie around 0.
