@@ -29,10 +29,11 @@ from recbench.llm.codec import TitleCodec
 from recbench.llm.experience import Experience, GroupCount, cut_experiences, experience_loss, pad_texts
 from recbench.llm.grpo import equal_rewards, group_advantage
 from recbench.llm.rl import whole_steps
+from recbench.llm.samples import sample_logprobs
 from recbench.llm.sampling import sample_titles
 from recbench.llm.sft import training_rows
 from recbench.llm.train import Objective, StageResult, run_stage
-from recbench.llm.writer import Prefix
+from recbench.llm.writer import Prefix, beginning_first
 
 
 class AnswerPolicy(Objective):
@@ -91,38 +92,37 @@ class AnswerPolicy(Objective):
             self._rollout = rollout
             self.experiences.clear()
         examples = example_id.tolist()
-        known = all(example in self.experiences for example in examples)
         noise = thought_noise(self.seed, examples, rollout, self.settings.samples, self._width, self.settings.sigma)
-        prefix = self._noisy(self.writer, prompt_ids, prompt_mask, noise)
-        if known:
+        prefix, thoughts = self._think(self.writer, prompt_ids, prompt_mask, noise)
+        if all(example in self.experiences for example in examples):
             past = [self.experiences[example] for example in examples]
             ids, mask = pad_texts([row for experience in past for row in experience.tokens], prompt_ids.device)
-            return {"loss": self._loss(self.writer.answer_logprobs(prefix, ids, mask), mask, past)}
-        written = self._write(prefix, examples)
+            return {"loss": self._loss(_logprobs(self.writer, prefix, thoughts, ids, mask), mask, past)}
+        written = self._write(prefix, thoughts, examples)
         tokens = [self.codec.answers.tokens[number] for number in written.flatten().tolist()]
         ids, mask = pad_texts(tokens, prompt_ids.device)
-        logprobs = self.writer.answer_logprobs(prefix, ids, mask)
+        logprobs = _logprobs(self.writer, prefix, thoughts, ids, mask)
         reference = None
         if self._start is not None:
             with torch.no_grad():
                 start = self._start()
-                reference = start.answer_logprobs(self._noisy(start, prompt_ids, prompt_mask, noise), ids, mask)
+                reference = _logprobs(start, *self._think(start, prompt_ids, prompt_mask, noise), ids, mask)
         rewards = (written == answer.unsqueeze(1)).float()
         past = cut_experiences(tokens, logprobs.detach(), reference, group_advantage(rewards))
         self.experiences.update(zip(examples, past, strict=True))
-        self._tell(rewards, prefix.pending, noise)
+        self._tell(rewards, prefix.pending[:, -1], noise)
         return {"loss": self._loss(logprobs, mask, past)}
 
-    def _noisy(self, writer: LatentWriter, ids: Tensor, mask: Tensor, noise: Tensor) -> Prefix:
-        """Read prompts and return R rows: every prompt with its K noisy last thoughts."""
+    def _think(self, writer: LatentWriter, ids: Tensor, mask: Tensor, noise: Tensor) -> tuple[Prefix, Tensor]:
+        """Read prompts; return them, and the last thought of each with noise, (G, K, 1, H)."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and self.settings.trains == "model"):
+            ids, mask = beginning_first(writer.lm, ids, mask)
             cache, hidden = writer.read_hidden(ids, mask)
         prefix = writer.think(cache, hidden, mask)
-        thoughts = prefix.pending[:, -1:] + noise.to(prefix.pending)
-        return replace(prefix.repeat(noise.shape[1]), pending=thoughts.flatten(0, 1).unsqueeze(1))
+        return prefix, (prefix.pending[:, -1:] + noise.to(prefix.pending)).unsqueeze(2)
 
-    def _write(self, prefix: Prefix, examples: Sequence[int]) -> Tensor:
-        """Return int64 (G, K): the number of the answer that is written for every thought."""
+    def _write(self, prefix: Prefix, thoughts: Tensor, examples: Sequence[int]) -> Tensor:
+        """Return int64 (G, K): the number of the answer that is written behind every thought."""
         length = self.trie.max_length
         uniform = np.stack(
             [
@@ -131,8 +131,9 @@ class AnswerPolicy(Objective):
                 for sample in range(self.settings.samples)
             ]
         )
+        rows = replace(prefix.repeat(self.settings.samples), pending=thoughts.flatten(0, 1))
         points = torch.from_numpy(uniform)
-        written = sample_titles(self.writer, prefix, self.trie, points, self.settings.temperature)
+        written = sample_titles(self.writer, rows, self.trie, points, self.settings.temperature)
         return written.unflatten(0, (len(examples), -1))
 
     def _loss(self, logprobs: Tensor, mask: Tensor, past: Sequence[Experience]) -> Tensor:
@@ -142,14 +143,20 @@ class AnswerPolicy(Objective):
             self.note(name, value)
         return loss
 
-    def _tell(self, rewards: Tensor, thoughts: Tensor, noise: Tensor) -> None:
+    def _tell(self, rewards: Tensor, thought: Tensor, noise: Tensor) -> None:
         equal = equal_rewards(rewards)
         self._count(self.step, len(equal), int(equal.sum()))
         self.note("reward_unperturbed", rewards[:, 0].mean())
         self.note("reward_perturbed", rewards[:, 1:].mean())
         self.note("zero_variance_rate", equal.float().mean())
-        self.note("thought_norm", thoughts[:: self.settings.samples].detach().norm(dim=-1).mean())
+        self.note("thought_norm", thought.norm(dim=-1).mean())
         self.note("noise_norm", noise[:, 1:].norm(dim=-1).mean())
+
+
+def _logprobs(writer: LatentWriter, prefix: Prefix, thoughts: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    """Return (R, T) log-probabilities of R = G K texts (R, T), each behind its own thought of (G, K, 1, H)."""
+    answer_ids, answer_mask = (part.unflatten(0, thoughts.shape[:2]) for part in (ids, mask))
+    return sample_logprobs(writer, prefix, thoughts, answer_ids, answer_mask).flatten(0, 1)
 
 
 def reinforce_answers(

@@ -64,9 +64,7 @@ def test_masked_is_attention_mask_zero_at_the_thoughts(lm, n_thoughts: int) -> N
     expected = full_pass(lm, thoughts, seen=0)
     torch.testing.assert_close(logprobs(altered(lm, "masked", n_thoughts)), expected, atol=1e-5, rtol=1e-4)
     assert not torch.allclose(logprobs(latent(lm, n_thoughts)), expected, atol=1e-3)
-    torch.testing.assert_close(
-        logprobs(latent(lm, n_thoughts)), full_pass(lm, thoughts, seen=1), atol=1e-5, rtol=1e-4
-    )
+    torch.testing.assert_close(logprobs(latent(lm, n_thoughts)), full_pass(lm, thoughts, seen=1), atol=1e-5, rtol=1e-4)
 
 
 def test_only_the_first_token_knows_of_a_masked_thought(lm) -> None:
