@@ -16,6 +16,7 @@ from recbench.contracts.split import Split
 CHECKS: tuple[Callable[[Subject], Finding | NotChecked], ...] = (
     titles.check_shared,
     titles.check_junk,
+    titles.check_untidy,
     titles.check_untitled,
     events.check_repeats,
     events.check_target_in_history,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from recbench.audit.build import EFFECT, ROWS, Limits, at_most, exactly, make_finding, of, percent
+from recbench.audit.build import BROKEN, EFFECT, ROWS, Limits, at_most, exactly, make_finding, of, percent
 from recbench.audit.list_subject import ListSubject
 from recbench.audit.subject import any_in_row
 from recbench.contracts.audit import EFFECT_CUTOFF, Finding
@@ -40,8 +40,8 @@ def check_rising(subject: ListSubject) -> Finding:
             "reading the lists by rank instead of by score",
         ),
         short=f"{count:,} lists have scores that contradict their ranks",
-        found=f"In {of(count, answered, 'lists')} a later rank has a higher score. recbench, like TREC's tools, reads "
-        f"the scores: HR@10 {by_score['HR']:.4f}; by the ranks it would be {by_rank['HR']:.4f}.",
+        found=f"In {of(count, answered, 'lists')} a later rank has a higher score. TREC's tools, and recbench, take "
+        f"the order from the scores: HR@10 {by_score['HR']:.4f}; by the ranks it would be {by_rank['HR']:.4f}.",
         advice="Write scores that are higher for better places (a loss, a distance or a place: with a minus sign)."
         if count
         else "Nothing to do.",
@@ -51,6 +51,7 @@ def check_rising(subject: ListSubject) -> Finding:
             for name, value in metrics.items()
         },
         examples=subject.lines_like(flags),
+        blocks_import=subject.lines.strict_order,
     )
 
 
@@ -112,7 +113,7 @@ def check_ranks(subject: ListSubject) -> Finding:
         count=int(rows.sum()),
         out_of=answered,
         unit="lists",
-        limits=Limits(0.0, None),
+        limits=BROKEN if subject.lines.strict_order else Limits(0.0, None),
         effect=exactly(0.0, 0.0, "another numbering: metrics use the scores, and ranks not at all"),
         short=f"{int(rows.sum()):,} lists have ranks other than 1, 2, 3, ...",
         found=f"{of(int(rows.sum()), answered, 'lists')} have ranks other than 1, 2, 3, ... ({from_zero:,} begin "
@@ -122,6 +123,7 @@ def check_ranks(subject: ListSubject) -> Finding:
         else "Nothing to do.",
         facts={"lists that begin with 0": from_zero},
         examples=subject.lines_like(wrong),
+        blocks_import=subject.lines.strict_order,
     )
 
 

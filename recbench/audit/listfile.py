@@ -20,10 +20,10 @@ from recbench.contracts.errors import DataError
 
 ListFormat = Literal["trec", "csv"]
 
-_COLUMNS = ("example_id", "item_id", "rank", "score")
+_NEEDED = ("example_id", "item_id", "rank")
 _EXPECTED = {
     "trec": "Expected lines of the form: example_id Q0 item_id rank score tag.",
-    "csv": f"Expected a header with the columns {', '.join(_COLUMNS)}.",
+    "csv": f"Expected a header with the columns {', '.join(_NEEDED)} and, if there are ties, score.",
 }
 
 
@@ -36,8 +36,10 @@ class Lines:
         example_id: int64 (L,).
         item_id: object (L,), external item ids.
         rank: int64 (L,).
-        score: float64 (L,), finite.
+        score: float64 (L,), finite; minus the rank in a CSV file without scores.
         unreadable: number and fault of each other line.
+        strict_order: whether an import takes the order from ranks and scores alike, so that they must agree (CSV);
+            in TREC files the scores alone tell it.
     """
 
     number: np.ndarray
@@ -46,6 +48,7 @@ class Lines:
     rank: np.ndarray
     score: np.ndarray
     unreadable: tuple[tuple[int, str], ...] = ()
+    strict_order: bool = False
 
     def __len__(self) -> int:
         return len(self.number)
@@ -73,7 +76,7 @@ def read_lines(path: Path, file_format: ListFormat) -> Lines:
     Args:
         path: the file.
         file_format: "trec" (``example_id Q0 item_id rank score tag``) or "csv" (with a header that names
-            example_id, item_id, rank and score).
+            example_id, item_id, rank and, if there are ties, score).
 
     Raises:
         DataError: there is no such file, it is no text, is empty, lacks a column, or not one line can be read.
@@ -81,7 +84,7 @@ def read_lines(path: Path, file_format: ListFormat) -> Lines:
     try:
         with _open(path) as stream:
             fields = _trec_fields(stream) if file_format == "trec" else _csv_fields(path, stream)
-            lines = _parse(fields)
+            lines = _parse(fields, strict_order=file_format == "csv")
     except FileNotFoundError:
         raise DataError(f"{path} does not exist.", "Check the path.") from None
     except (OSError, UnicodeDecodeError, EOFError, csv.Error) as error:
@@ -117,18 +120,23 @@ def _trec_fields(stream: IO[str]) -> Iterator[tuple[int, list[str] | None, str]]
 def _csv_fields(path: Path, stream: IO[str]) -> Iterator[tuple[int, list[str] | None, str]]:
     reader = csv.reader(stream)
     header = [name.strip() for name in next(reader, [])]
-    missing = [name for name in _COLUMNS if name not in header]
+    missing = [name for name in _NEEDED if name not in header]
     if missing:
         raise DataError(f"{path} lacks the columns {', '.join(missing)}.", _EXPECTED["csv"])
-    places = [header.index(name) for name in _COLUMNS]
+    other = [name for name in header if name not in (*_NEEDED, "score")]
+    if other:
+        yield 1, None, f"unknown columns {', '.join(map(repr, other))}"
+    places = [header.index(name) for name in _NEEDED]
+    scores = header.index("score") if "score" in header else None
     for row in reader:
-        if len(row) > max(places):
-            yield reader.line_num, [row[place] for place in places], ""
+        if len(row) >= len(header):
+            score = f"-{row[places[2]]}" if scores is None else row[scores]
+            yield reader.line_num, [*(row[place] for place in places), score], ""
         elif row:
             yield reader.line_num, None, f"{len(row)} fields, expected {len(header)}"
 
 
-def _parse(fields: Iterable[tuple[int, list[str] | None, str]]) -> Lines:
+def _parse(fields: Iterable[tuple[int, list[str] | None, str]], strict_order: bool) -> Lines:
     numbers, examples, items, ranks, scores = [], [], [], [], []
     unreadable = []
     for number, parts, fault in fields:
@@ -152,6 +160,7 @@ def _parse(fields: Iterable[tuple[int, list[str] | None, str]]) -> Lines:
         np.array(ranks, np.int64),
         np.array(scores, np.float64),
         tuple(unreadable),
+        strict_order,
     )
 
 

@@ -7,9 +7,9 @@ from collections import Counter
 
 import numpy as np
 
-from recbench.audit.build import at_most, make_finding, of, percent
+from recbench.audit.build import ROWS, Limits, at_most, make_finding, of, percent
 from recbench.audit.subject import MAX_EXAMPLES, Subject, any_in_row
-from recbench.contracts.audit import EFFECT_CUTOFF, Effect, Finding, Plain
+from recbench.contracts.audit import EFFECT_CUTOFF, Effect, Finding
 from recbench.contracts.dataset import title_key
 from recbench.evaluation.accuracy import expected_metric
 
@@ -26,6 +26,10 @@ _PLACEHOLDERS = frozenset([
     "to be announced",
 ])
 # fmt: on
+
+#: Kinds of titles that do not name their item, and kinds that name it untidily.
+JUNK = frozenset({"markup", "control", "placeholder", "one-letter"})
+UNTIDY = frozenset({"entity", "no-letters", "over-long"})
 
 
 def junk_kinds(title: str) -> tuple[str, ...]:
@@ -51,36 +55,60 @@ def junk_kinds(title: str) -> tuple[str, ...]:
 
 
 def check_junk(subject: Subject) -> Finding:
-    """Find the items with junk for a title, and the test rows that ask for one."""
-    kinds = [junk_kinds(title) for title in subject.dataset.catalog.titles]
-    counts = Counter(kind for found in kinds for kind in found)
-    junk = np.array([bool(found) for found in kinds])
-    rows = junk[subject.test.target]
-    count, n = int(rows.sum()), len(rows)
-    n_junk = int(junk.sum())
-    listed = ", ".join(f"{kind} {number:,}" for kind, number in counts.most_common()) or "none"
-    examples: list[dict[str, Plain]] = [
-        {**subject.item(int(item)), "kind": ", ".join(kinds[item])} for item in _one_of_each_kind(kinds)
-    ]
-    return make_finding(
+    """Find the items whose title does not name them, and the test rows that ask for one."""
+    return _check_kinds(
+        subject,
+        JUNK,
         "titles-junk",
         "titles that are junk",
+        ROWS,
+        "a title that does not name them",
+        "Mend them at the source, or keep them for all methods alike (prepare --mode strict leaves out remnants of "
+        "markup for all); never drop them for one method only.",
+    )
+
+
+def check_untidy(subject: Subject) -> Finding:
+    """Find the items whose title names them, but not as one would write it."""
+    return _check_kinds(
+        subject,
+        UNTIDY,
+        "titles-untidy",
+        "titles that are untidy",
+        Limits(ROWS.note, None),
+        "an untidy title",
+        "Harmless for methods of ids; a method that reads titles spends tokens on it (datasets import --unescape-html "
+        "mends HTML entities).",
+    )
+
+
+def _check_kinds(
+    subject: Subject, kinds: frozenset[str], code: str, looked_for: str, limits: Limits, what: str, advice: str
+) -> Finding:
+    found = [tuple(kind for kind in junk_kinds(title) if kind in kinds) for title in subject.dataset.catalog.titles]
+    counts = Counter(kind for some in found for kind in some)
+    bad = np.array([bool(some) for some in found])
+    rows = bad[subject.test.target]
+    count, n, n_items = int(rows.sum()), len(rows), int(bad.sum())
+    share = count / n if n else 0.0
+    listed = ", ".join(f"{kind} {number:,}" for kind, number in counts.most_common()) or "none"
+    return make_finding(
+        code,
+        looked_for,
         count=count,
         out_of=n,
-        effect=_never_listed(count / n if n else 0.0, "these items (it cannot tell what they are, say)"),
-        short=f"{percent(count / n if n else 0.0)} of test targets have a junk title",
-        found=f"{n_junk:,} of {len(kinds):,} items have a junk title ({listed}); {of(count, n, 'test rows')} ask for "
-        "one of them.",
-        advice="Mend them at the source (datasets import --unescape-html, prepare --mode strict) or keep them for all "
-        "methods; never drop them for one method only."
-        if n_junk
-        else "Nothing to do.",
+        limits=limits,
+        effect=_never_listed(share, "these items (it cannot tell what they are, say)"),
+        short=f"{percent(share)} of test targets have {what.replace('them', 'the item')}",
+        found=f"{n_items:,} of {len(found):,} items have {what} ({listed}); {of(count, n, 'test rows')} ask for one of "
+        "them.",
+        advice=advice if n_items else "Nothing to do.",
         facts={
-            "items": n_junk,
+            "items": n_items,
             **{f"items {kind}": counts[kind] for kind in sorted(counts)},
-            "test rows with one in the history": int(any_in_row(junk[subject.test.items], subject.test).sum()),
+            "test rows with one in the history": int(any_in_row(bad[subject.test.items], subject.test).sum()),
         },
-        examples=examples,
+        examples=[{**subject.item(item), "kind": ", ".join(found[item])} for item in _one_of_each_kind(found)],
     )
 
 

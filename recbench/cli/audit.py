@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -41,7 +42,7 @@ def audit(
         typer.Option(
             "--format",
             help="Of --run-file. trec: 'example_id Q0 item_id rank score tag'; csv: with a header that names "
-            "example_id, item_id, rank, score.  [default: as the file's name tells]",
+            "example_id, item_id, rank and, if there are ties, score.  [default: as the file's name tells]",
         ),
     ] = None,
     split: Annotated[SplitName | None, typer.Option(help="Split to audit; by default the one that runs use.")] = None,
@@ -133,12 +134,11 @@ def _document(report: AuditReport) -> dict[str, Any]:
 
 def _write(report: AuditReport, out: Path) -> None:
     from recbench.artifacts.files import write_text
-    from recbench.report.document import Document
-    from recbench.report.markdown import readme
+    from recbench.report.markdown import page
     from recbench.report.sections.audit import audit_section
 
     section = audit_section(report, report.command, full=True)
-    write_text(out, readme(Document(title=f"Audit of {_name(report)}", introduction=section, groups=())))
+    write_text(out, page(replace(section, title=f"Audit of {_name(report)}")))
 
 
 def _name(report: AuditReport) -> str:

@@ -122,8 +122,11 @@ def test_untitled_and_junk_count_rows_and_items() -> None:
     assert (untitled.count, untitled.facts["items"], untitled.examples) == (1, 1, ({"item_id": "i1", "title": ""},))
     junk = check("titles-junk", found, titles, split="leave-one-out")
     assert (junk.count, junk.facts["items"], junk.facts["test rows with one in the history"]) == (1, 2, 1)
+    untidy = check("titles-untidy", found, titles, split="leave-one-out")
+    assert (untidy.count, untidy.facts["items"], untidy.rating) == (1, 1, "note")
+    assert untidy.examples == ({"item_id": "i2", "title": "1", "kind": "no-letters"},)
     assert junk.facts["items markup"] == 1
-    assert {example["kind"] for example in junk.examples} == {"markup", "one-letter, no-letters"}
+    assert {example["kind"] for example in junk.examples} == {"markup", "one-letter"}
 
 
 def test_repeats_and_targets_in_the_history() -> None:

@@ -211,7 +211,19 @@ def test_csv_columns_may_stand_in_any_order(tmp_path: Path) -> None:
     file.write_text('score,item_id,example_id,rank,note\n0.5,"a b",5,1,x\n0.25,c,5,two,\n1,d\n')
     lines = read_lines(file, "csv")
     assert (lines.item_id.tolist(), lines.score.tolist(), lines.number.tolist()) == (["a b"], [0.5], [2])
-    assert lines.unreadable == ((3, "rank is 'two', not a whole number"), (4, "2 fields, expected 5"))
+    assert lines.unreadable == (
+        (1, "unknown columns 'note'"),
+        (3, "rank is 'two', not a whole number"),
+        (4, "2 fields, expected 5"),
+    )
+
+
+def test_csv_without_scores_is_ordered_by_rank(tmp_path: Path) -> None:
+    file = tmp_path / "lists.csv"
+    file.write_text("example_id,item_id,rank\n5,a,1\n5,b,2\n")
+    lines = read_lines(file, "csv")
+    assert lines.score.tolist() == [-1.0, -2.0]
+    assert lines.strict_order
 
 
 @pytest.mark.parametrize(
@@ -219,7 +231,7 @@ def test_csv_columns_may_stand_in_any_order(tmp_path: Path) -> None:
     [
         ("a.run", b"", "trec", "it holds no lines"),
         ("a.run", b"example_id,item_id,rank,score\n1,a,1,1\n", "trec", "--format csv"),
-        ("a.csv", b"1 Q0 a 1 1 t\n", "csv", "lacks the columns example_id, item_id, rank, score"),
+        ("a.csv", b"1 Q0 a 1 1 t\n", "csv", "lacks the columns example_id, item_id, rank"),
         ("a.csv", b"example_id,item_id,rank,score\n", "csv", "it holds no lines"),
         ("a.run", b"\xff\xfe\x00 Q0", "trec", "cannot be read as text"),
         ("a.run.gz", b"1 Q0 a 1 1 t\n", "trec", "cannot be read as text"),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
-from recbench.contracts.audit import RATINGS, AuditReport, Finding
+from recbench.contracts.audit import RATINGS, AuditReport, Finding, Plain
 from recbench.report.document import Column, Row, Section, Table
 
 _SHOWN_DANGERS = 5
+# Titles of whole paragraphs occur; JSON has them in full.
+_LONGEST = 80
 _EXPLANATION = (
     "HR@10 and NDCG@10 are effects on these metrics, as absolute differences of means over all test rows: “at most” is "
     "a bound for any method, “exactly” is a value. What each effect is a difference of, and what to do, stands with "
@@ -94,7 +96,12 @@ def effect_word(finding: Finding) -> str:
 
 def example_text(finding: Finding) -> str:
     """Return the examples of a finding on one line."""
-    return "; ".join(", ".join(f"{name} {value}" for name, value in one.items()) for one in finding.examples)
+    return "; ".join(", ".join(f"{name} {_short(value)}" for name, value in one.items()) for one in finding.examples)
+
+
+def _short(value: Plain) -> str:
+    text = str(value)
+    return text if len(text) <= _LONGEST else text[: _LONGEST - 1] + "…"
 
 
 def _values(finding: Finding) -> dict[str, object]:
