@@ -81,9 +81,14 @@ class LatencySetting:
     @property
     def text(self) -> str:
         """The setting in words."""
-        plural = "s" if self.threads != 1 else ""
-        where = f"{self.hardware}, {self.threads} thread{plural}" if self.device == "cpu" else self.hardware
-        return f"{self.rows} rows in batches of {self.batch_size}, {self.repeats} repeats, on {where}"
+        threads = f"{self.threads} thread{_s(self.threads)}"
+        where = f"{self.hardware}, {threads}" if self.device == "cpu" else self.hardware
+        passes = f"{self.repeats} repeat{_s(self.repeats)}"
+        return f"{self.rows} row{_s(self.rows)} in batches of {self.batch_size}, {passes}, on {where}"
+
+
+def _s(count: int) -> str:
+    return "" if count == 1 else "s"
 
 
 @dataclass(frozen=True)

@@ -122,10 +122,11 @@ def _latency_table(setting: LatencySetting, rows: Sequence[LatencyRow], metric: 
     fronts = _fronts(rows, metric)
     return Table(
         slug="latency" if number == 0 else f"latency-{number + 1}",
-        title=f"Time to answer: {setting.text}",
+        title=f"Time to answer, {setting.text}",
         columns=columns,
         rows=tuple(Row({**_common(row, metric, fronts), **_times(row)}, _bold(row, fronts)) for row in rows),
         notes=(
+            f"Measured on {setting.text}.",
             _FRONT.format(metric=metric),
             *(f"{row.label}: {' '.join(row.warnings)}" for row in rows if row.warnings),
         ),
