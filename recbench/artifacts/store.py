@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from recbench.contracts.hashing import hash_file
 
 if TYPE_CHECKING:
     import pandas as pd
+    import pyarrow.parquet as pq
 
     from recbench.contracts.dataset import ItemCatalog
     from recbench.contracts.rankings import Rankings
@@ -69,17 +71,37 @@ class StoredRun:
         """
         return dict(read_json(self.paths.summary))
 
-    def metrics(self) -> pd.DataFrame:
+    def metrics(self, columns: Iterable[str] | None = None) -> pd.DataFrame:
         """Return one row of metrics per example.
+
+        Args:
+            columns: columns to read, of those that the file has; None: all.
 
         Raises:
             ArtifactError: the file is missing or damaged.
         """
-        import pandas as pd
+        with self._metrics_file() as file:
+            wanted = None if columns is None else set(columns)
+            names = [name for name in file.schema_arrow.names if wanted is None or name in wanted]
+            return file.read(columns=names).to_pandas()
+
+    def metrics_columns(self) -> list[str]:
+        """Return the names of the columns of :meth:`metrics`, without reading them.
+
+        Raises:
+            ArtifactError: the file is missing or damaged.
+        """
+        with self._metrics_file() as file:
+            return list(file.schema_arrow.names)
+
+    @contextmanager
+    def _metrics_file(self) -> Iterator[pq.ParquetFile]:
         import pyarrow as pa
+        import pyarrow.parquet as pq
 
         try:
-            return pd.read_parquet(self.paths.metrics)
+            with pq.ParquetFile(self.paths.metrics) as file:
+                yield file
         except (OSError, pa.ArrowException) as error:
             raise ArtifactError(
                 f"{self.paths.metrics} cannot be read: {error}.", f"Rebuild it: recbench evaluate {self.run_id}."

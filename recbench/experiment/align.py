@@ -64,7 +64,7 @@ def align(entries: Sequence[Entry], columns: Sequence[str]) -> AlignedMetrics:
 
 def _read(run: StoredRun, columns: Sequence[str]) -> pd.DataFrame:
     """Return a run's metrics by example id, after a look at what no rebuilt file has: gaps and repeated examples."""
-    table = run.metrics()
+    table = run.metrics([*_IDENTITY, *columns])
     hint = f"Rebuild it: recbench evaluate {run.manifest.run_id}."
     missing = [name for name in [*_IDENTITY, *columns] if name not in table.columns]
     if missing or table.empty:

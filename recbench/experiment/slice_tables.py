@@ -8,7 +8,6 @@ from math import isnan
 
 import numpy as np
 import pandas as pd
-import pyarrow.parquet as pq
 
 from recbench.artifacts.store import StoredRun
 from recbench.contracts.comparison import Interval
@@ -76,7 +75,7 @@ def _run_with_facts(entries: Sequence[Entry]) -> StoredRun | None:
     """Return a run that has all facts. They are the same in all runs of a group: the split fixes them."""
     for entry in entries:
         for run in entry.runs:
-            if not missing_facts(pq.read_schema(run.paths.metrics).names):
+            if not missing_facts(run.metrics_columns()):
                 return run
     return None
 
@@ -91,7 +90,7 @@ def _read_examples(entries: Sequence[Entry], aligned: AlignedMetrics) -> _Exampl
             f"Add them to one of the runs: recbench evaluate {run_id}",
         )
     columns = ["example_id", "user_id", "target_item_id", *map(fact_column, FACTS)]
-    table = pd.read_parquet(run.paths.metrics, columns=columns).sort_values("example_id", ignore_index=True)
+    table = run.metrics(columns).sort_values("example_id", ignore_index=True)
     user = pd.factorize(table["user_id"].astype(str), sort=True)[0]
     if not np.array_equal(user, aligned.user):
         raise ArtifactError(

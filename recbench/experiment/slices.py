@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import pyarrow.parquet as pq
-
 from recbench.artifacts.store import RunStore
 from recbench.contracts.errors import UsageError
 from recbench.contracts.slices import SliceTable
@@ -63,7 +61,7 @@ def slice_runs(
         selection = select(store, [*references, *([base] if base else [])], dataset, protocol)
         entries = selection.entries
         base_entry = selection.one(base, "baseline") if base else None
-        known = parse_columns(pq.read_schema(entries[0].runs[0].paths.metrics).names, request.truth)
+        known = parse_columns(entries[0].runs[0].metrics_columns(), request.truth)
         names = [check_metric(one, known) for one in request.metrics]
         columns = dict.fromkeys([*names, *(one for one in SUMMED_METRICS if one in known)])
         aligned = align(entries, [metric_column(request.truth, one) for one in columns])
@@ -120,7 +118,7 @@ def slices_of_group(
     Raises:
         ArtifactError: the metrics of a run are damaged, or no run has the facts that slices need.
     """
-    known = parse_columns(pq.read_schema(entries[0].runs[0].paths.metrics).names, truth)
+    known = parse_columns(entries[0].runs[0].metrics_columns(), truth)
     columns = dict.fromkeys([metric, *(one for one in SUMMED_METRICS if one in known)])
     aligned = align(entries, [metric_column(truth, one) for one in columns])
     return slice_entries(entries, aligned, [CUTS[name] for name in REPORT_CUTS], metric, truth, None, n_resamples)
