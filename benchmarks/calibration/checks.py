@@ -12,12 +12,12 @@ from statsmodels.stats.proportion import proportion_confint
 
 from benchmarks.calibration.worlds import World
 from recbench.stats.bootstrap import BootstrapMeans, bootstrap_means
-from recbench.stats.clustered import Errors, SeedLevel, errors_of_differences, user_covariance
+from recbench.stats.clustered import Errors, SeedLevel, errors_of_differences, user_covariance, user_df
 from recbench.stats.equivalence import tost_p
 from recbench.stats.paired import sign_flip_p, t_test
 from recbench.stats.power import detection_factor
 from recbench.stats.ranks import rank_ranges
-from recbench.stats.seeds import two_level_means, widened_interval
+from recbench.stats.seeds import scaled_interval, two_level_means
 
 ALPHA = 0.05
 _BLOCK = 50  # worlds whose resamples are drawn together
@@ -90,7 +90,7 @@ def _seeds(drawn: _Drawn) -> SeedLevel:
 
 
 def _errors(world: World, drawn: _Drawn) -> Errors:
-    return errors_of_differences(user_covariance(drawn.totals, world.sizes), len(world.sizes), _seeds(drawn))
+    return errors_of_differences(user_covariance(drawn.totals, world.sizes), user_df(world.sizes), _seeds(drawn))
 
 
 def check_users(setting: str, world: World, *, shift: float, n_worlds: int, n_resamples: int, seed: int) -> list[Share]:
@@ -105,9 +105,8 @@ def check_users(setting: str, world: World, *, shift: float, n_worlds: int, n_re
             errors = _errors(world, one)
             error, df = float(errors.standard_error[0, 1]), float(errors.df[0, 1])
             found = float(totals.sum() / n_examples)
-            means = one.totals.sum(axis=0) / n_examples
-            resampled = two_level_means(one.boot, means, n_users, _seeds(one))
-            low, high = widened_interval(resampled[:, 0] - resampled[:, 1], found, df)
+            resampled = two_level_means(one.boot, _seeds(one))
+            low, high = scaled_interval(resampled[:, 0] - resampled[:, 1], found, error, df)
             counts["interval covers"] += low <= truth <= high
             counts["t-test over users rejects"] += (t_test(found, error, df)[0] or 0.0) < ALPHA
             # A method that is better by exactly the margin must rarely be called equivalent.
@@ -133,7 +132,6 @@ def check_users(setting: str, world: World, *, shift: float, n_worlds: int, n_re
 
 def check_seeds(setting: str, world: World, *, n_seeds: int, n_worlds: int, n_resamples: int, seed: int) -> list[Share]:
     """Compare two equal methods of several seeds: does the two-level interval cover 0, where one over users fails?"""
-    n_users = len(world.sizes)
     counts: Counter[str] = Counter()
     for block in _draw(world, (0.0, 0.0), n_seeds, n_worlds, n_resamples, seed):
         for one in block:
@@ -141,8 +139,8 @@ def check_seeds(setting: str, world: World, *, n_seeds: int, n_worlds: int, n_re
             error, df = float(errors.standard_error[0, 1]), float(errors.df[0, 1])
             means = one.totals.sum(axis=0) / world.sizes.sum()
             found = float(means[0] - means[1])
-            resampled = two_level_means(one.boot, means, n_users, _seeds(one))
-            low, high = widened_interval(resampled[:, 0] - resampled[:, 1], found, df)
+            resampled = two_level_means(one.boot, _seeds(one))
+            low, high = scaled_interval(resampled[:, 0] - resampled[:, 1], found, error, df)
             counts["interval covers"] += low <= 0 <= high
             counts["test over users and seeds rejects"] += (t_test(found, error, df)[0] or 0.0) < ALPHA
             users_only = np.quantile(one.boot.means[:, 0] - one.boot.means[:, 1], [0.025, 0.975])
@@ -180,7 +178,7 @@ def check_ranks(
     for block in _draw(world, shifts, 1, n_worlds, n_resamples, seed):
         for one in block:
             means = one.totals.sum(axis=0) / world.sizes.sum()
-            resampled = two_level_means(one.boot, means, len(world.sizes), _seeds(one))
+            resampled = two_level_means(one.boot, _seeds(one))
             ranks = rank_ranges(means, resampled, _errors(world, one), ALPHA)
             counts["all ranges of ranks hold"] += bool(
                 np.all(ranks.low <= best_rank) and np.all(worst_rank <= ranks.high)

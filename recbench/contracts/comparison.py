@@ -91,8 +91,8 @@ class ComparedPair:
         interval: bootstrap interval of ``difference`` over users, and over the seeds of entries with two or more.
         p_permutation: two-sided sign-flip permutation test over users, for the seeds at hand.
         p_adjusted: ``p`` within the family, by the family's correction.
-        p_t, t: two-sided paired t-test over users with cluster-robust error, not adjusted; None where every user
-            differs by the same amount.
+        p_t, t: two-sided paired t-test over users with jackknife error, not adjusted; None where every user differs
+            by the same amount.
         effect: ``difference`` in standard deviations of the users' contributions to it (Cohen's d_z); None where
             that deviation is 0.
         wins, ties, losses: users for whom a is better, equal, worse.
@@ -103,7 +103,7 @@ class ComparedPair:
         user_difference: mean over users of each user's own mean difference: users count alike here, however many
             examples they have.
         standard_error: of ``difference``, over users and, where known, seeds.
-        df: degrees of freedom of that error (users - 1, or Satterthwaite's with seeds).
+        df: degrees of freedom of that error (effective users - 1, or Satterthwaite's with seeds).
         seed_error: the part of ``standard_error`` that comes from seeds; None where both entries have one seed.
         seeds_paired: both entries rank with the same fitted models, so their seeds were drawn together.
         margin: differences up to this count as equal; None where no margin was stated.

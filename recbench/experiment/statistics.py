@@ -22,13 +22,14 @@ from recbench.stats.clustered import (
     errors_of_differences,
     errors_of_means,
     user_covariance,
+    user_df,
 )
 from recbench.stats.equivalence import tost_p
 from recbench.stats.paired import N_FLIPS, sign_flip_p, t_test, user_counts
 from recbench.stats.power import POWER
 from recbench.stats.ranks import RankRanges, rank_ranges
 from recbench.stats.runs import runs_test
-from recbench.stats.seeds import two_level_means, widened_interval
+from recbench.stats.seeds import scaled_interval, two_level_means
 
 RANDOM_SEED = 20_260_101
 MAX_ENTRIES_FOR_ALL_PAIRS = 6
@@ -109,7 +110,7 @@ def measure(entries: Sequence[Entry], aligned: AlignedMetrics, metric: str, trut
         models=tuple(_models(entry) for entry in entries),
     )
     boot = bootstrap_means(totals, sizes, N_RESAMPLES, RANDOM_SEED)
-    covariance = user_covariance(totals, sizes)
+    covariance, df_users = user_covariance(totals, sizes), user_df(sizes)
     return MeasuredMetric(
         entries=tuple(entries),
         metric=metric,
@@ -118,10 +119,10 @@ def measure(entries: Sequence[Entry], aligned: AlignedMetrics, metric: str, trut
         sizes=sizes,
         means=means,
         order=tuple(sorted(range(len(entries)), key=lambda entry: (-means[entry], entries[entry].label))),
-        resampled=two_level_means(boot, means, aligned.n_users, seeds),
+        resampled=two_level_means(boot, seeds),
         seeds=seeds,
-        mean_errors=errors_of_means(covariance, aligned.n_users, seeds),
-        difference_errors=errors_of_differences(covariance, aligned.n_users, seeds),
+        mean_errors=errors_of_means(covariance, df_users, seeds),
+        difference_errors=errors_of_differences(covariance, df_users, seeds),
     )
 
 
@@ -152,14 +153,14 @@ def pair_facts(measured: MeasuredMetric, pairs: Sequence[Pair], options: Compare
         n_users = len(measured.sizes)
         error = float(errors.standard_error[a, b])
         difference = float(measured.means[a] - measured.means[b])
-        p_t, t = t_test(difference, user_variance**0.5, max(n_users - 1, 1))
+        p_t, t = t_test(difference, user_variance**0.5, user_df(measured.sizes))
         margin = options.margin.absolute(float(measured.means[b])) if options.margin else None
         facts.append(
             PairFacts(
                 a=measured.entries[a].label,
                 b=measured.entries[b].label,
                 difference=difference,
-                interval=_interval(measured.resampled[:, a] - measured.resampled[:, b], difference, df),
+                interval=_interval(measured.resampled[:, a] - measured.resampled[:, b], difference, error, df),
                 p_permutation=float(p_permutation[number]),
                 p_t=p_t,
                 t=t,
@@ -233,7 +234,8 @@ def comparison_of(
 
 def _entry(measured: MeasuredMetric, number: int, ranks: RankRanges) -> ComparedEntry:
     entry, run_means = measured.entries[number], measured.seeds.run_means[number]
-    mean = float(measured.means[number])
+    mean, errors = float(measured.means[number]), measured.mean_errors
+    standard_error, df = float(errors.standard_error[number]), float(errors.df[number])
     return ComparedEntry(
         label=entry.label,
         method=entry.manifest.method,
@@ -241,7 +243,7 @@ def _entry(measured: MeasuredMetric, number: int, ranks: RankRanges) -> Compared
         run_ids=entry.run_ids,
         seeds=tuple(run.manifest.seed for run in entry.runs),
         mean=mean,
-        interval=_interval(measured.resampled[:, number], mean, float(measured.mean_errors.df[number])),
+        interval=_interval(measured.resampled[:, number], mean, standard_error, df),
         seed_means=tuple(run_means.tolist()),
         seed_sd=float(run_means.std(ddof=1)) if len(run_means) > 1 else None,
         rank_low=int(ranks.low[number]),
@@ -251,8 +253,8 @@ def _entry(measured: MeasuredMetric, number: int, ranks: RankRanges) -> Compared
     )
 
 
-def _interval(resampled: np.ndarray, centre: float, df: float) -> Interval:
-    return Interval(*widened_interval(resampled, centre, df))
+def _interval(resampled: np.ndarray, centre: float, standard_error: float, df: float) -> Interval:
+    return Interval(*scaled_interval(resampled, centre, standard_error, df))
 
 
 def _runs_test(measured: MeasuredMetric, a: int, b: int, options: CompareOptions) -> RunsTest | None:

@@ -1,15 +1,19 @@
 """Errors of means and of differences of means: users as clusters, seeds as a second source of chance.
 
-A mean over examples is a ratio of two sums over users. With :math:`T_u` the sum over the :math:`n_u` examples of user
-u, N examples and U users, its cluster-robust variance (CR1; Liang and Zeger 1986, Cameron and Miller 2015) is
+A mean over examples is a ratio of two sums over users. With T_u the sum over the n_u examples of user u, N examples and
+U users, its variance over users is that of the jackknife that leaves out one user at a time,
 
-    V = U / (U - 1) * sum over u of (T_u - mean * n_u)^2 / N^2,
+    V_users = (U - 1) / U * sum over u of (T_u - mean * n_u)^2 / (N - n_u)^2,
 
-which for users of one example each is the square of the usual standard error. The seeds of an entry are a second
-sample, crossed with the users: V_seeds = s^2 / S with s the standard deviation of its S run means. Both add up.
-Because S is small, tests take the t distribution with Satterthwaite's degrees of freedom,
+also known as the cluster-robust variance CR3 (Bell and McCaffrey 2002; MacKinnon, Nielsen and Webb 2023 recommend it
+where clusters differ in size). For users of one example each it is the square of the usual standard error. Where few
+users have most of the examples it rests on fewer degrees of freedom than U - 1: on N^2 / (sum of n_u^2) - 1 (Kish's
+effective number; Carter, Schnepel and Steigerwald 2017 give the theory).
 
-    df = V^2 / (V_users^2 / (U - 1) + sum over entries of V_seeds^2 / (S - 1)),
+The seeds of an entry are a second sample, crossed with the users: V_seeds = s^2 / S with s the standard deviation of
+its S run means. Both add up. Because S is small, tests take the t distribution with Satterthwaite's degrees of freedom,
+
+    df = V^2 / (V_users^2 / df_users + sum over entries of V_seeds^2 / (S - 1)),
 
 as Welch's test does. What users and seeds have in common is counted twice, so the sum is rather too large than too
 small (Owen 2007, "The pigeonhole bootstrap", on crossed samples).
@@ -68,7 +72,7 @@ class Errors:
 
 
 def user_covariance(totals: np.ndarray, sizes: np.ndarray) -> np.ndarray:
-    """Return float64 (E, E): cluster-robust covariance of the means over examples.
+    """Return float64 (E, E): covariance of the means over examples, by leaving out one user at a time.
 
     Args:
         totals: float64 (U, E), sums over each user's examples.
@@ -81,17 +85,28 @@ def user_covariance(totals: np.ndarray, sizes: np.ndarray) -> np.ndarray:
     n_users, n_examples = len(sizes), sizes.sum()
     if n_users < 2:
         return np.zeros((totals.shape[1], totals.shape[1]))
-    residuals = totals - np.outer(sizes, totals.sum(axis=0) / n_examples)
-    return residuals.T @ residuals * (n_users / (n_users - 1) / n_examples**2)
+    changes = (totals - np.outer(sizes, totals.sum(axis=0) / n_examples)) / (n_examples - sizes)[:, None]
+    return changes.T @ changes * ((n_users - 1) / n_users)
 
 
-def errors_of_means(covariance: np.ndarray, n_users: int, seeds: SeedLevel) -> Errors:
+def effective_users(sizes: np.ndarray) -> float:
+    """Return N^2 / sum of n_u^2, the number of users of one size that would tell about as much (Kish 1965)."""
+    sizes = np.asarray(sizes, dtype=np.float64)
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def user_df(sizes: np.ndarray) -> float:
+    """Return the degrees of freedom of errors over users: effective users - 1, at least 1."""
+    return max(effective_users(sizes) - 1, 1.0)
+
+
+def errors_of_means(covariance: np.ndarray, df_users: float, seeds: SeedLevel) -> Errors:
     """Return the errors (E,) of the entries' means."""
     variances, terms = _seed_variances(seeds.run_means)
-    return _combine(np.diag(covariance), variances, terms, n_users, _many(seeds))
+    return _combine(np.diag(covariance), variances, terms, df_users, _many(seeds))
 
 
-def errors_of_differences(covariance: np.ndarray, n_users: int, seeds: SeedLevel) -> Errors:
+def errors_of_differences(covariance: np.ndarray, df_users: float, seeds: SeedLevel) -> Errors:
     """Return the errors (E, E) of all differences of means."""
     own = np.diag(covariance)
     users = own[:, None] + own[None, :] - 2 * covariance
@@ -107,13 +122,7 @@ def errors_of_differences(covariance: np.ndarray, n_users: int, seeds: SeedLevel
     np.fill_diagonal(between, 0.0)
     np.fill_diagonal(between_terms, 0.0)
     many = _many(seeds)
-    return _combine(users, between, between_terms, n_users, many[:, None] | many[None, :])
-
-
-def effective_users(sizes: np.ndarray) -> float:
-    """Return N^2 / sum of n_u^2, the number of users of one size that would tell about as much (Kish 1965)."""
-    sizes = np.asarray(sizes, dtype=np.float64)
-    return float(sizes.sum() ** 2 / (sizes**2).sum())
+    return _combine(users, between, between_terms, df_users, many[:, None] | many[None, :])
 
 
 def _seed_variances(run_means: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -132,8 +141,10 @@ def _paired_entries(seeds: SeedLevel) -> list[tuple[int, int]]:
     return [(a, b) for a in range(n) for b in range(a + 1, n) if seeds.paired(a, b)]
 
 
-def _combine(users: np.ndarray, seeds: np.ndarray, seed_terms: np.ndarray, n_users: int, known: np.ndarray) -> Errors:
-    below = users**2 / max(n_users - 1, 1) + seed_terms
+def _combine(
+    users: np.ndarray, seeds: np.ndarray, seed_terms: np.ndarray, df_users: float, known: np.ndarray
+) -> Errors:
+    below = users**2 / df_users + seed_terms
     total = (users + seeds) ** 2
-    degrees = np.divide(total, below, out=np.full_like(total, float(max(n_users - 1, 1))), where=below > 0)
+    degrees = np.divide(total, below, out=np.full_like(total, df_users), where=below > 0)
     return Errors(users, seeds, degrees, known)

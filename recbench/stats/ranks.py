@@ -62,11 +62,11 @@ def rank_ranges(means: np.ndarray, resampled: np.ndarray, errors: Errors, alpha:
     t = np.divide(differences, error, out=certain, where=error > 0)
     observed = np.copysign(stats.norm.isf(stats.t.sf(np.abs(t), errors.df[first, second])), t)
     at_most = max(_LEAST_RESAMPLES, _CELLS // max(len(error), 1))
-    centred = (resampled[:at_most] - means).astype(np.float32)
-    unit = np.divide(1.0, error, out=np.zeros_like(error), where=error > 0).astype(np.float32)
     # One row per pair: the largest of many pairs is then taken along contiguous memory.
-    chance = np.ascontiguousarray(centred.T)
-    chance = (chance[first] - chance[second]) * unit[:, None]
+    centred = np.ascontiguousarray((resampled[:at_most] - means).T, dtype=np.float32)
+    chance = centred[first] - centred[second]
+    spread = chance.std(axis=1)
+    chance *= np.divide(1.0, spread, out=np.zeros_like(spread), where=error > 0)[:, None]
     forward, backward = _step_down(observed, chance, alpha)
     better = np.zeros((n, n), dtype=bool)
     better[first[forward], second[forward]] = True

@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from recbench.stats.bootstrap import bootstrap_means
-from recbench.stats.clustered import SeedLevel, errors_of_differences, user_covariance
+from recbench.stats.clustered import SeedLevel, errors_of_differences, user_covariance, user_df
 from recbench.stats.equivalence import tost_p
 from recbench.stats.multiple import benjamini_hochberg, holm
 from recbench.stats.paired import sign_flip_p, t_test, user_counts
 from recbench.stats.power import users_needed
 from recbench.stats.ranks import rank_ranges
-from recbench.stats.seeds import two_level_means, widened_interval
+from recbench.stats.seeds import scaled_interval, two_level_means
 
 # Values on a grid: sums of them are exact, so that "equal" means equal.
 GRID = st.integers(0, 64).map(lambda value: value / 64)
@@ -39,9 +39,10 @@ def worlds(draw, n_entries: int = 2):
 
 def interval(totals: np.ndarray, sizes: np.ndarray, seeds: SeedLevel, a: int = 0, b: int = 1) -> tuple[float, float]:
     means = totals.sum(axis=0) / sizes.sum()
-    errors = errors_of_differences(user_covariance(totals, sizes), len(sizes), seeds)
-    resampled = two_level_means(bootstrap_means(totals, sizes, 300, 3), means, len(sizes), seeds)
-    return widened_interval(resampled[:, a] - resampled[:, b], means[a] - means[b], float(errors.df[a, b]))
+    errors = errors_of_differences(user_covariance(totals, sizes), user_df(sizes), seeds)
+    resampled = two_level_means(bootstrap_means(totals, sizes, 300, 3), seeds)
+    error, df = float(errors.standard_error[a, b]), float(errors.df[a, b])
+    return scaled_interval(resampled[:, a] - resampled[:, b], means[a] - means[b], error, df)
 
 
 @PLAIN
@@ -54,7 +55,7 @@ def test_swapping_mirrors(world) -> None:
     assert sign_flip_p(difference, 500) == sign_flip_p(-difference, 500)
     there, back = user_counts(difference, sizes)[0], user_counts(-difference, sizes)[0]
     assert (there.wins, there.ties, there.losses) == (back.losses, back.ties, back.wins)
-    errors = errors_of_differences(user_covariance(totals, sizes), len(sizes), seeds)
+    errors = errors_of_differences(user_covariance(totals, sizes), user_df(sizes), seeds)
     assert errors.standard_error[0, 1] == pytest.approx(errors.standard_error[1, 0])
     assert errors.df[0, 1] == pytest.approx(errors.df[1, 0])
 
@@ -65,8 +66,8 @@ def test_the_order_of_users_changes_nothing_but_the_draws(world, random) -> None
     totals, sizes, seeds = world
     order = list(range(len(sizes)))
     random.shuffle(order)
-    before = errors_of_differences(user_covariance(totals, sizes), len(sizes), seeds)
-    after = errors_of_differences(user_covariance(totals[order], sizes[order]), len(sizes), seeds)
+    before = errors_of_differences(user_covariance(totals, sizes), user_df(sizes), seeds)
+    after = errors_of_differences(user_covariance(totals[order], sizes[order]), user_df(sizes), seeds)
     assert after.standard_error == pytest.approx(before.standard_error)
     difference = totals[:, :1] - totals[:, 1:]
     # At most 12 users: all flips are taken, so there is no chance in it.
@@ -82,8 +83,8 @@ def test_the_unit_of_the_metric_changes_nothing(world, unit) -> None:
     assert interval(totals * unit, sizes, scaled) == pytest.approx((low * unit, high * unit), abs=1e-9)
     difference = totals[:, :1] - totals[:, 1:]
     assert sign_flip_p(difference * unit) == pytest.approx(sign_flip_p(difference))
-    one = errors_of_differences(user_covariance(totals, sizes), len(sizes), seeds)
-    other = errors_of_differences(user_covariance(totals * unit, sizes), len(sizes), scaled)
+    one = errors_of_differences(user_covariance(totals, sizes), user_df(sizes), seeds)
+    other = errors_of_differences(user_covariance(totals * unit, sizes), user_df(sizes), scaled)
     assert other.df[0, 1] == pytest.approx(one.df[0, 1])
     found = float(difference.sum() / sizes.sum())
     p, _ = t_test(found, float(one.standard_error[0, 1]), float(one.df[0, 1]))
@@ -98,8 +99,8 @@ def test_seeds_only_add_to_the_error(world) -> None:
     totals, sizes, seeds = world
     single = SeedLevel(tuple(run[:1] for run in seeds.run_means), tuple(one[:1] for one in seeds.models))
     covariance = user_covariance(totals, sizes)
-    with_seeds = errors_of_differences(covariance, len(sizes), seeds)
-    without = errors_of_differences(covariance, len(sizes), single)
+    with_seeds = errors_of_differences(covariance, user_df(sizes), seeds)
+    without = errors_of_differences(covariance, user_df(sizes), single)
     assert np.all(with_seeds.standard_error >= without.standard_error - 1e-15)
 
 
@@ -108,8 +109,8 @@ def test_seeds_only_add_to_the_error(world) -> None:
 def test_ranks_are_consistent(world) -> None:
     totals, sizes, seeds = world
     means = totals.sum(axis=0) / sizes.sum()
-    resampled = two_level_means(bootstrap_means(totals, sizes, 300, 3), means, len(sizes), seeds)
-    errors = errors_of_differences(user_covariance(totals, sizes), len(sizes), seeds)
+    resampled = two_level_means(bootstrap_means(totals, sizes, 300, 3), seeds)
+    errors = errors_of_differences(user_covariance(totals, sizes), user_df(sizes), seeds)
     ranks = rank_ranges(means, resampled, errors, 0.05)
     for entry in range(4):
         strictly_better = int((means > means[entry] + 1e-12).sum())

@@ -10,7 +10,7 @@ from statsmodels.stats.weightstats import ttost_paired
 
 from recbench.contracts.errors import UsageError
 from recbench.stats.bootstrap import bootstrap_means
-from recbench.stats.clustered import Errors, SeedLevel, errors_of_differences, user_covariance
+from recbench.stats.clustered import Errors, SeedLevel, errors_of_differences, user_covariance, user_df
 from recbench.stats.equivalence import parse_margin, tost_p
 from recbench.stats.power import detection_factor, seeds_needed, users_needed
 from recbench.stats.ranks import rank_ranges
@@ -108,8 +108,9 @@ def ranks_of(totals: np.ndarray, alpha: float = 0.05, n_resamples: int = 2_000):
     sizes = np.ones(n_users, dtype=int)
     seeds = SeedLevel(tuple(np.zeros(1) for _ in range(n)), tuple((str(entry),) for entry in range(n)))
     means = totals.mean(axis=0)
-    resampled = two_level_means(bootstrap_means(totals, sizes, n_resamples, 0), means, n_users, seeds)
-    return rank_ranges(means, resampled, errors_of_differences(user_covariance(totals, sizes), n_users, seeds), alpha)
+    resampled = two_level_means(bootstrap_means(totals, sizes, n_resamples, 0), seeds)
+    errors = errors_of_differences(user_covariance(totals, sizes), user_df(sizes), seeds)
+    return rank_ranges(means, resampled, errors, alpha)
 
 
 def test_clear_differences_give_single_ranks() -> None:
@@ -141,7 +142,7 @@ def test_step_down_finds_what_one_step_misses() -> None:
     totals += np.array([0, 0.205, 3, 5, 7, 9, 11, 13])  # the first two: about 2.9 standard errors apart
     errors = errors_of_differences(
         user_covariance(totals, np.ones(n_users)),
-        n_users,
+        n_users - 1,
         SeedLevel(tuple(np.zeros(1) for _ in range(8)), tuple((str(entry),) for entry in range(8))),
     )
     t = 0.205 / errors.standard_error[0, 1]

@@ -155,7 +155,7 @@ def _columns(comparison: Comparison) -> list[Column]:
         Column("p", "p", "p", "the p-value that decides, not adjusted", True),
         Column("p_permutation", "p (users)", "p", "sign-flip permutation test over users", True),
         Column("p_seeds", "p (users and seeds)", "p", "t-test whose error covers users and seeds", True),
-        Column("p_t", "p (t-test)", "p", "t-test over users with cluster-robust error", True),
+        Column("p_t", "p (t-test)", "p", "t-test over users with jackknife error", True),
         Column("effect", "Effect d", "effect", "difference in standard deviations of users' contributions", True),
         Column("standard_error", "Standard error", "metric", "of the difference, over users and seeds", True),
         Column("df", "df", "number", "degrees of freedom of the standard error", True),
