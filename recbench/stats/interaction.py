@@ -11,9 +11,8 @@ Under the null hypothesis both gains are one number rho. Then every user's contr
 (x, y: the user's sums of numerator and denominator; Y: totals over users) has mean 0 to first order, and the c_u add up
 to exactly the observed contrast, whatever rho. rho is estimated from all examples together, as the null says. The test
 then flips the signs of the c_u: a wild cluster bootstrap with Rademacher weights and the null imposed (Cameron, Gelbach
-and Miller 2008, section 3), which takes all examples of a user as one unit, on whichever side they are. It is exact
-where the two methods are exchangeable for every user and rho needs no estimate, and approximate for many users
-otherwise.
+and Miller 2008, section 3), which takes all examples of a user as one unit, on whichever side they are. Like every test
+of this kind it is right for many users, not exactly for few.
 """
 
 from __future__ import annotations
