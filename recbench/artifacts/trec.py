@@ -83,7 +83,7 @@ def break_ties(lists: pd.DataFrame, seed: int) -> pd.DataFrame:
     draw = numpy_rng(seed, "ties").random(len(lists))
     broken = lists.iloc[np.lexsort((draw, -lists["score"].to_numpy(), number))].copy()
     place = np.arange(len(lists)) - np.repeat(start, lengths)
-    broken["rank"] = (place + 1).astype(lists["rank"].dtype)
+    broken["rank"] = (place + 1).astype(lists["rank"].to_numpy().dtype)
     broken["score"] = (np.repeat(lengths, lengths) - place).astype(np.float64)
     return broken.reset_index(drop=True)
 

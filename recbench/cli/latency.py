@@ -112,8 +112,8 @@ def _subject(
     from recbench.experiment.plan import make_plan
 
     if run is None:
-        chosen = (device or Device.auto).value
-        return LatencySubject.of_plan(make_plan(build_experiment(config, flags, assignments), chosen)), runs_dir
+        asked = build_experiment(config, flags, assignments)
+        return LatencySubject.of_plan(make_plan(asked, device.value if device else "auto")), runs_dir
     others = {name: value for name, value in flags.items() if name != "protocol"} | flags["protocol"]
     given = [f"--{name.replace('_', '-')}" for name, value in {**others, "config": config}.items() if value is not None]
     given += ["--set"] if assignments else []

@@ -139,7 +139,7 @@ def params_of(run: StoredRun) -> dict[str, str]:
 def metric_points(run: StoredRun) -> Iterator[tuple[str, float, int]]:
     """Yield name, value and step of every number: results and costs at step 0, then the training curves."""
     manifest, summary = run.manifest, run.summary()
-    results = {truth: summary[key] for truth, key in _METRICS_OF_TRUTH.items()}
+    results: dict[str, Any] = {truth: summary[key] for truth, key in _METRICS_OF_TRUTH.items()}
     results |= {name: summary[name] for name in ("lists", "tie_rate", "validity") if name in summary}
     results |= {"seconds": manifest.timings_s, "peak_memory_bytes": manifest.peak_memory_bytes}
     for group, values in results.items():
