@@ -19,7 +19,7 @@ ROWS, PROMPT, ANSWER = 16, 180, 12
 
 
 def run(repeats: int = 5) -> dict[str, Any]:
-    """Time the step with prompts that share an instruction, as all real ones do, and with prompts that share nothing."""
+    """Time the step with prompts that share an instruction, as all real ones do, and with ones that share nothing."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -52,7 +52,7 @@ class Work:
 
 
 def make_work(preset: str, rows: int, prompt_tokens: int, answer_tokens: int, beginning: int) -> Work:
-    """Return a model of a preset's shape on the CPU and ``rows`` prompts that share their first ``beginning`` tokens."""
+    """Return a model of a preset's shape on the CPU; its prompts share their first ``beginning`` tokens."""
     shape = PRESETS[preset]
     config = Qwen2Config(
         # One more for the thought's token.

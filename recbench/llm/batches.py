@@ -60,9 +60,14 @@ def row_length(row: Row) -> int:
     return len(row["input_ids"])
 
 
+def answer_length(row: Row) -> int:
+    """Return the number of tokens of a row's "answer", 0 where it has none."""
+    return len(row.get("answer", ()))
+
+
 def make_batch(rows: Sequence[Row], collate: Collate, weight: float = 1.0) -> MicroBatch:
     """Collate rows; a row's tokens are its "input_ids" and, where it has one, its "answer"."""
-    sides = [[row_length(row) for row in rows], [len(row.get("answer", ())) for row in rows]]
+    sides = [[row_length(row) for row in rows], [answer_length(row) for row in rows]]
     return MicroBatch(
         collate(list(rows)),
         weight,
@@ -129,15 +134,29 @@ class StepBatches(Sampler[list[int]]):
         return self.repeats * (whole * self.per_step // self.processes + -(-rest // self.processes))
 
     def __iter__(self) -> Iterator[list[int]]:
-        order = self._order()
+        order = self._order(self.epoch)
         batches = [order[start : start + self.size].tolist() for start in range(0, len(order), self.size)]
         for start in range(0, self._n_batches, self.per_step):
             step = batches[start : min(start + self.per_step, self._n_batches)]
             step += [[]] * (-len(step) % self.processes)
             yield from itertools.chain.from_iterable([step[self.process :: self.processes]] * self.repeats)
 
-    def _order(self) -> np.ndarray:
-        rng = numpy_rng(self.seed, "order", self.epoch)
+    def padding(self, *sides: np.ndarray) -> float:
+        """Return the share of padding in the micro-batches of the first epoch, of all processes.
+
+        Args:
+            sides: int (n_rows,) each, lengths of the parts of a row that are padded apart.
+        """
+        order = self._order(0)[: self._n_batches * self.size]
+        if not len(order):
+            return 0.0
+        starts = np.arange(0, len(order), self.size)
+        n_rows = np.diff([*starts, len(order)])
+        cells = sum(int((np.maximum.reduceat(side[order], starts) * n_rows).sum()) for side in sides)
+        return 1 - sum(int(side[order].sum()) for side in sides) / cells
+
+    def _order(self, epoch: int) -> np.ndarray:
+        rng = numpy_rng(self.seed, "order", epoch)
         pool = self.size * _BATCHES_PER_POOL
         order = rng.permutation(len(self.lengths))
         pools = [order[start : start + pool] for start in range(0, len(order), pool)]

@@ -67,6 +67,7 @@ class StageResult:
         best_ndcg: its validation NDCG@10, where that was measured.
         trainable_parameters: how many numbers were trained.
         rows_per_pass: rows of a forward pass at the end: fewer than a micro-batch where memory was short.
+        padding: share of padded tokens in the micro-batches of an epoch.
     """
 
     steps: int
@@ -76,6 +77,7 @@ class StageResult:
     best_ndcg: float | None
     trainable_parameters: int
     rows_per_pass: int
+    padding: float
 
 
 def run_stage(
@@ -147,6 +149,7 @@ def run_stage(
         best_ndcg=best.get(SCORE) if best else None,
         trainable_parameters=sum(weight.numel() for weight in trainable(objective).values()),
         rows_per_pass=trainer.rows_per_pass,
+        padding=trainer.padding,
     )
 
 

@@ -30,6 +30,7 @@ from recbench.llm.batches import (
     MicroBatch,
     Row,
     StepBatches,
+    answer_length,
     make_batch,
     row_length,
     sorted_batches,
@@ -98,6 +99,11 @@ class StageTrainer(Trainer):
     def rows_per_pass(self) -> int:
         """Rows of a forward pass: those of a micro-batch, or fewer where these did not fit into memory."""
         return self._limit.n_rows
+
+    @property
+    def padding(self) -> float:
+        """Share of padding in the micro-batches of an epoch."""
+        return self.batches.padding(self.batches.lengths, np.array([answer_length(row) for row in self.rows]))
 
     def total_over_processes(self, values: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes."""
