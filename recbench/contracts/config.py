@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -60,11 +60,19 @@ def _describe(model: type[BaseModel], problem: Any) -> str:
 
 
 def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
-    current: type[BaseModel] = model
+    current = model
     for part in path:
+        if part.isdigit():  # a place in a list of models
+            continue
         field = current.model_fields.get(part)
-        nested = field.annotation if field else None
-        if not (isinstance(nested, type) and issubclass(nested, BaseModel)):
+        nested = _model_in(field.annotation) if field else None
+        if nested is None:
             return []
         current = nested
     return sorted(current.model_fields)
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the model that an annotation is, or that its list, tuple or union holds."""
+    plain = [one for one in (annotation, *get_args(annotation)) if get_origin(one) is None]
+    return next((one for one in plain if isinstance(one, type) and issubclass(one, BaseModel)), None)
