@@ -312,6 +312,7 @@ def draw_gains(table: SliceTable) -> MatplotlibFigure:
                 axes.plot([place + shift] * 2, [interval.low, interval.high], color=colour, lw=1.5, alpha=0.6)
     ticks = [f"{one.title.removeprefix('tenth ')}\n{one.n_rows:,}" for one in table.slices]
     axes.set_xticks(range(len(ticks)), ticks, fontsize=9)
+    axes.set_xlim(-0.6, len(ticks) - 0.4)
     # Intervals of rare items reach far; what matters is where they lie around 0.
     axes.set_ylim(-1.08, max(0.25, 1.5 * top + 0.1))
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
