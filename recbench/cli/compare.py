@@ -79,7 +79,7 @@ def compare(
     runs_dir: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     as_json: JsonFlag = False,
 ) -> None:
-    """Compare runs on exactly the same examples, with the user as the unit of every test.
+    r"""Compare runs on exactly the same examples, with the user as the unit of every test.
 
     Refuses to mix data sets, splits or protocols. The p-values are adjusted (Holm) over the pairs that are printed, or
     over the family of a file.
@@ -96,9 +96,9 @@ def compare(
 
         recbench compare --family claims.yaml --json
 
-    A family file:
+    A family file (YAML; docs/statistics.md has more):
 
-        {name: main claims, tests: [{pairs: [[latentr3, bigrec]], metrics: [NDCG@10, HR@10], datasets: [toys, cds]}]}
+        {name: main claims, tests: \[{pairs: \[\[latentr3, bigrec]], metrics: \[NDCG@10, HR@10], datasets: \[toys]}]}
     """
     from recbench.artifacts.store import RunStore
     from recbench.experiment.compare import compare as compare_runs

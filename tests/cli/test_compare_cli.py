@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 from helpers_run_commands import Here
 from helpers_runs import make_run
+
+from recbench.experiment.family import FamilyFile
 
 
 @pytest.fixture(scope="module")
@@ -101,6 +104,14 @@ def test_wrong_use_ends_with_2_and_a_reason(runs: Path, here: Here, arguments: l
     done = here("compare", *arguments, "--runs-dir", runs)
     assert (done.returncode, done.stdout) == (2, "")
     assert message in " ".join(done.stderr.split())
+
+
+def test_the_example_of_the_help_is_a_family(here: Here) -> None:
+    text = " ".join(here("compare", "--help").stdout.split())
+    example = text[text.index("{name: main claims") : text.index("}]}") + 3]
+    family = FamilyFile.model_validate(yaml.safe_load(example))
+    assert family.tests[0].pairs == (("latentr3", "bigrec"),)
+    assert (family.tests[0].metrics, family.tests[0].datasets) == (("NDCG@10", "HR@10"), ("toys",))
 
 
 def test_wrong_keys_of_a_family_are_named(runs: Path, tmp_path: Path, here: Here) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import yaml
 from helpers_runs import make_run
 
 from recbench.artifacts.store import RunStore
@@ -107,10 +106,3 @@ def test_files_are_read_and_wrong_ones_explained(tmp_path: Path) -> None:
             read_family(path)
     with pytest.raises(ConfigError, match="cannot be read"):
         read_family(tmp_path / "missing.yaml")
-
-
-def test_the_example_of_the_help_is_a_family() -> None:
-    from recbench.cli.compare import compare as command
-
-    text = next(line for line in (command.__doc__ or "").splitlines() if "name: main claims" in line)
-    assert FamilyFile.model_validate(yaml.safe_load(text)).tests[0].metrics == ("NDCG@10", "HR@10")
