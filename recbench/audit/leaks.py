@@ -15,7 +15,7 @@ _UNKNOWN_TIME = np.iinfo(np.int64).min
 
 def check_overlap(subject: Subject) -> Finding | NotChecked:
     """Find test rows from before the end of training."""
-    code, title = "leak-time", "test rows from before the end of training"
+    code, title = "leak-time", "test rows before training ends"
     split = subject.split
     if not subject.dataset.has_time:
         reason = "The data set has no times, so how much of training lies after a test row cannot be said"

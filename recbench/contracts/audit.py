@@ -12,7 +12,7 @@ from pydantic import Field
 from recbench.contracts.config import StrictModel
 
 #: Raised whenever a check, a threshold or a sentence changes: kept audits of older versions are then made anew.
-AUDIT_VERSION = 1
+AUDIT_VERSION = 3
 
 #: Effects are told for HR and NDCG at this cutoff.
 EFFECT_CUTOFF = 10

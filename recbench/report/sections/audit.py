@@ -11,9 +11,9 @@ _SHOWN_DANGERS = 5
 # Titles of whole paragraphs occur; JSON has them in full.
 _LONGEST = 80
 _EXPLANATION = (
-    "HR@10 and NDCG@10 are effects on these metrics, as absolute differences of means over all test rows: “at most” is "
-    "a bound for any method, “exactly” is a value. What each effect is a difference of, and what to do, stands with "
-    "every check; docs/audit.md derives the bounds."
+    "HR@10 and NDCG@10: what each finding can do to these metrics at most, as absolute differences of means over all "
+    "test rows and for any method; `=` marks values that are exact. What each one is a difference of, and why it "
+    "holds, stands in docs/audit.md and with the details of every check."
 )
 
 
@@ -61,9 +61,7 @@ def audit_section(report: AuditReport | None, command: str, full: bool = False) 
         f"**{finding.code}** ({finding.rating}): {_unmarked(f'{finding.found} {finding.advice}')}" for finding in told
     ]
     notes += [f"**{one.code}** was not checked: {one.reason}" for one in report.not_checked]
-    table = Table(
-        "audit", "Checks", _COLUMNS, tuple(Row(_values(one), _bold(one)) for one in report.findings), tuple(notes)
-    )
+    table = Table("audit", "Checks", _COLUMNS, tuple(_row(one) for one in report.findings), tuple(notes))
     return Section("audit", title, (headline, _EXPLANATION), tables=(table,))
 
 
@@ -71,13 +69,13 @@ _COLUMNS = (
     Column("rating", "Rating", "text", f"{', '.join(RATINGS)}"),
     Column("code", "Check", "code"),
     Column("check", "Looked for"),
-    Column("count", "Found", "count"),
-    Column("out_of", "Of", "count"),
-    Column("unit", "What is counted"),
+    Column("count", "Found", "count", "test rows unless the check says otherwise"),
     Column("share", "Share", "share"),
-    Column("effect", "Effect is", "text", "at most: a bound; exactly: a value; no bound: see its reason"),
-    Column("effect_hr", "HR@10", "metric", "effect on the mean over all test rows"),
-    Column("effect_ndcg", "NDCG@10", "metric", "effect on the mean over all test rows"),
+    Column("effect_hr", "HR@10", "metric", "largest effect on the mean over all test rows; = marks exact values"),
+    Column("effect_ndcg", "NDCG@10", "metric", "largest effect on the mean over all test rows; = marks exact values"),
+    Column("out_of", "Of", "count", "among how many", True),
+    Column("unit", "What is counted", "text", "", True),
+    Column("effect", "Effect is", "text", "at most: a bound; exactly: a value; no bound: see its reason", True),
     Column("effect_says", "The effect of", "text", "", True),
     Column("found", "In words", "text", "", True),
     Column("advice", "What to do", "text", "", True),
@@ -109,7 +107,7 @@ def _values(finding: Finding) -> dict[str, object]:
     return {
         "rating": finding.rating,
         "code": finding.code,
-        "check": finding.title,
+        "check": finding.title + ("" if finding.unit == "test rows" else f" ({finding.unit})"),
         "count": finding.count,
         "out_of": finding.out_of,
         "unit": finding.unit,
@@ -126,8 +124,13 @@ def _values(finding: Finding) -> dict[str, object]:
     }
 
 
-def _bold(finding: Finding) -> frozenset[str]:
-    return frozenset({"rating"}) if finding.rating == "danger" else frozenset()
+def _row(finding: Finding) -> Row:
+    exact = finding.effect is not None and finding.effect.exact
+    return Row(
+        _values(finding),
+        bold=frozenset({"rating"}) if finding.rating == "danger" else frozenset(),
+        marks=dict.fromkeys(("effect_hr", "effect_ndcg"), " =") if exact else None,
+    )
 
 
 def _unmarked(text: str) -> str:
