@@ -17,8 +17,8 @@ def evaluate(
 ) -> None:
     """Recompute the metrics of complete runs from their stored rankings.
 
-    Rewrites metrics.parquet and summary.json; nothing is trained or ranked again. Refused if the data set has changed
-    since the run.
+    Rewrites metrics.parquet and summary.json; nothing is trained or ranked again. It also adds what runs of an older
+    recbench lack, such as the facts that `recbench slices` needs. Refused if the data set has changed since the run.
 
     Examples:
 

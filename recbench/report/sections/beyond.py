@@ -49,13 +49,13 @@ def _columns(rows: Sequence[BeyondRow]) -> tuple[Column, ...]:
     return (
         Column("label", "Method"),
         Column("coverage", "Coverage", "share", "expected share of the catalogue in at least one list"),
-        Column("gini", "Gini", "number", "of how often items are listed, over the whole catalogue; 0 = equally often"),
+        Column("gini", "Gini", "metric", "of how often items are listed, over the whole catalogue; 0 = equally often"),
         Column("popular_share", "From the popular 20%", "share", f"places that hold {popular}"),
         Column("average_popularity", "Popularity", "number", "mean training rows (as target) of a listed item"),
-        Column("novelty", "Novelty, bits", "number", "mean of -log2 of an item's smoothed share of the training rows"),
-        Column("similarity_title", "Alike by title", "number", "mean TF-IDF cosine of two titles of one list"),
+        Column("novelty", "Novelty, bits", "metric", "mean of -log2 of an item's smoothed share of the training rows"),
+        Column("similarity_title", "Alike by title", "metric", "mean TF-IDF cosine of two titles of one list"),
         Column(
-            "similarity_category", "Alike by category", "number", "mean cosine of the category labels of two items of "
+            "similarity_category", "Alike by category", "metric", "mean cosine of the category labels of two items of "
             "one list", unknown("similarity_category"),
         ),
         Column("short_lists", "Short lists", "share", "lists with fewer than 10 places"),
