@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from recbench.contracts.audit import AuditReport, Finding
 
 _STYLES = {"danger": "bold red", "note": "yellow", "fine": "green"}
+# Narrower terminals get a table without the columns that the sentences below it repeat.
+_WIDE = 125
 _RUN_ID = re.compile(r"[0-9a-f]{4,12}")
 
 
@@ -152,22 +154,27 @@ def _show(report: AuditReport) -> None:
     from recbench.report.format import metric_text, share_text
     from recbench.report.sections.audit import audit_headline, effect_word
 
-    table = Table("rating", "check", "looked for", title=Text(f"Audit of {_name(report)} ({report.strategy})"))
-    for name in ("found", "of", "share", "HR@10", "NDCG@10"):
+    out = console()
+    is_wide = out.width >= _WIDE
+    table = Table(title=Text(f"Audit of {_name(report)} ({report.strategy})"))
+    for name in ("rating", "check", *(("looked for",) if is_wide else ())):
+        table.add_column(name)
+    for name in ("found", *(("of",) if is_wide else ()), "share", "HR@10", "NDCG@10"):
         table.add_column(name, justify="right")
     for one in report.findings:
         word = {"at most": "≤ ", "exactly": "= ", "no bound": ""}[effect_word(one)]
         effects = (
             [word + metric_text(value) for value in (one.effect.hr, one.effect.ndcg)] if one.effect else ["–", "–"]
         )
+        unit = "" if one.unit == "test rows" else f" {one.unit}"
         table.add_row(
-            Text(one.rating, _STYLES[one.rating]), one.code, one.title, f"{one.count:,}", f"{one.out_of:,} {one.unit}",
-            share_text(one.share), *effects,
+            Text(one.rating, _STYLES[one.rating]), one.code, *((one.title,) if is_wide else ()), f"{one.count:,}",
+            *((f"{one.out_of:,}{unit}",) if is_wide else ()), share_text(one.share), *effects,
         )  # fmt: skip
-    out = console()
     out.print(table)
     out.print(
-        "HR@10, NDCG@10: what the finding can do to the mean over all test rows (≤ at most, = exactly, – no bound)."
+        "Counts are test rows unless said otherwise. HR@10, NDCG@10: what the finding can do to the mean over all test "
+        "rows (≤ at most, = exactly, – no bound)."
     )
     for one in report.findings:
         if one.rating != "fine":
@@ -179,15 +186,16 @@ def _show(report: AuditReport) -> None:
 
 def _tell(finding: Finding) -> None:
     """Print one finding in sentences."""
+    from rich.padding import Padding
     from rich.text import Text
 
     from recbench.report.sections.audit import effect_word, example_text
 
     effect = finding.effect
-    bound = f"{effect_word(finding)} {effect.hr:.4f} on HR@10: {effect.says}" if effect else finding.no_effect
+    bound = f"{effect_word(finding)} {effect.hr:.4f} on HR@10: {effect.says}." if effect else finding.no_effect
     lines = [("", finding.found), ("To do: ", finding.advice), ("Effect: ", bound)]
     if finding.examples:
-        lines.append(("For instance: ", example_text(finding)))
+        lines.append(("For instance: ", f"{example_text(finding)}."))
     console().print(Text.assemble((finding.rating, _STYLES[finding.rating]), " ", (finding.code, "bold")))
     for head, text in lines:
-        console().print(f"  {head}{text}", markup=False, soft_wrap=True)
+        console().print(Padding(Text(head + text), (0, 0, 0, 2)))
