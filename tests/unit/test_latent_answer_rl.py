@@ -109,7 +109,8 @@ def test_the_divergence_is_from_the_policy_before_the_stage(tiny_llm_folder, cod
     found = {}
     for beta in (0.0, 2.0):
         with trained_part(writer, "latent_ratt", keeps_start=True) as start:
-            assert start is not None and start.lm is writer.lm
+            assert start is not None
+            assert start.lm is writer.lm
             with torch.no_grad():
                 writer.attention.value.bias += 3.0
             policy = policy_of(writer, codec, settings(beta=beta), start if beta else None)

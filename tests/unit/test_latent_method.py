@@ -22,7 +22,14 @@ from recbench.contracts.method import BackboneSpec, RunContext
 from recbench.testing.tiny import tiny_catalog, tiny_split
 
 CONFIG = {
-    "sft": {"epochs": 1, "batch_size": 32, "micro_batch_size": 16, "learning_rate": 1e-3, "max_rows": 96},
+    "sft": {
+        "epochs": 1,
+        "batch_size": 32,
+        "micro_batch_size": 16,
+        "learning_rate": 1e-3,
+        "max_rows": 64,
+        "eval_rows": 16,
+    },
     "rl": {"max_rows": 17, "batch_size": 4, "learning_rate": 1e-2, "checkpoint_steps": 2, "log_steps": 1},
 }
 
@@ -225,13 +232,3 @@ def test_flavour_sets_the_length_penalty_and_an_explicit_one_wins() -> None:
 def test_wrong_keys_are_named_with_their_path() -> None:
     with pytest.raises(ConfigError, match=r"rl\.samplez: unknown key\. Did you mean 'samples'"):
         build_config(LatentR3Config, {"rl": {"samplez": 3}}, "method 'latentr3'")
-
-
-def test_flavours_and_decodings_share_one_fit() -> None:
-    def identity(**values):
-        return LatentR3(build_config(LatentR3Config, values, "x")).fit_identity()
-
-    assert identity() == identity(flavour="d3") == identity(decoding={"mode": "grounding"})
-    assert identity() != identity(thoughts=2)
-    by_lists = {"sft": {"select": "ndcg"}}
-    assert identity(**by_lists) != identity(**by_lists, flavour="d3")
