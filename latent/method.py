@@ -37,7 +37,11 @@ class LatentR3(Method):
 
     config_class = LatentR3Config
     capabilities = Capabilities(
-        uses_backbone=True, writes_text=True, max_places=10, packages=("torch", "transformers", "tokenizers")
+        uses_backbone=True,
+        writes_text=True,
+        max_places=10,
+        distributed=True,
+        packages=("torch", "transformers", "tokenizers"),
     )
 
     config: LatentR3Config
