@@ -106,9 +106,10 @@ def _show(table: SliceTable) -> None:
         first = ["all", f"{table.n_examples:,}", "", ""] if number == 0 else [""] * 4
         lines.add_row(*first, entry.label, *_cells(table, entry.whole))
     out.print(lines)
-    for one in table.slices:
-        for warning in one.warnings:
-            out.print(f"Warning: {one.title}: {WARNING_TEXT[warning]}.", markup=False)
+    for warning, text in WARNING_TEXT.items():
+        titles = [one.title for one in table.slices if warning in one.warnings]
+        if titles:
+            out.print(f"Warning: {warning} ({'; '.join(titles)}): {text}.", markup=False)
     if table.n_unknown:
         out.print(f"{table.n_unknown:,} examples are in no slice.", markup=False)
     if table.baseline is None:

@@ -53,7 +53,7 @@ class SliceValue:
 
     Attributes:
         mean: mean of the metric over the slice's examples (and seeds).
-        interval: of ``mean``; None where the slice has too few users for one.
+        interval: of ``mean``; None where the slice has too few users for one, or where all resamples agree (no hits).
         difference, difference_interval: mean minus the baseline's; None, as all that follows, without a baseline and
             for the baseline itself.
         improvement, improvement_interval: mean over the baseline's mean, minus 1; None where the baseline has 0 (the

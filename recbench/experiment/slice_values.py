@@ -204,9 +204,14 @@ def _interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _estimates(value: np.ndarray, drawn: np.ndarray, users: np.ndarray) -> Estimates:
+    """Put together values (S, E) and what was drawn (R, S, E), given the number of users behind each slice (S,).
+
+    Where all resamples agree, there is no interval either: without a single hit, resampling cannot say how many others
+    would have had.
+    """
     low, high = _interval(drawn)
-    enough = (users >= MIN_USERS_FOR_INTERVAL)[:, None]
-    return Estimates(value, np.where(enough, low, np.nan), np.where(enough, high, np.nan))
+    useful = (users >= MIN_USERS_FOR_INTERVAL)[:, None] & (high > low)
+    return Estimates(value, np.where(useful, low, np.nan), np.where(useful, high, np.nan))
 
 
 def _against(

@@ -51,7 +51,7 @@ def test_tables_for_people_show_the_same_numbers(runs: Path, here: Here) -> None
             assert f"{value['mean']:.4f}" in result.stdout
     relative = next(entry for entry in table["entries"] if entry["label"] == "good")["relative"]
     assert f"{100 * relative['value']:+.1f}%" in result.stdout
-    assert "Warning: popular: fewer than 50 users" in result.stdout
+    assert "Warning: few users (popular; long tail): fewer than 50 users" in result.stdout
     assert "sign-flip test over users" in result.stdout
 
 

@@ -110,6 +110,18 @@ def test_a_slice_of_few_users_has_a_mean_and_no_interval(found: SliceValues) -> 
     assert found.mean.interval(0, 1) is not None
 
 
+def test_without_a_hit_there_is_no_interval(data: tuple[np.ndarray, ...]) -> None:
+    values, user, label = data
+    values = values.copy()
+    values[1, label == 0] = 0
+    found = slice_values([UserSums.of(values, user, label, N_USERS, FOCUS)], 0, N_RESAMPLES, 200, SEED)[0]
+    assert found.difference is not None
+    assert found.improvement is not None
+    assert (found.mean.at(0, 1), found.mean.interval(0, 1)) == (0.0, None)
+    assert (found.improvement.at(0, 1), found.improvement.interval(0, 1)) == (-1.0, None)
+    assert found.difference.interval(0, 1) is not None
+
+
 def test_cuts_computed_together_are_those_computed_alone(data: tuple[np.ndarray, ...], found: SliceValues) -> None:
     values, user, label = data
     one = UserSums.of(values, user, label, N_USERS, FOCUS)
