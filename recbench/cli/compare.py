@@ -12,7 +12,7 @@ from recbench.cli.output import JsonFlag, console, print_json
 from recbench.contracts.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from recbench.artifacts.store import RunStore
     from recbench.contracts.comparison import Comparison
@@ -125,7 +125,7 @@ def compare(
     if as_json:
         print_json(comparison.to_json())
     else:
-        _show(comparison, details)
+        _show([comparison], details)
 
 
 def _options(margin: str | None, explore: bool, runs_test: RunsTestName | None) -> CompareOptions:
@@ -160,20 +160,24 @@ def _compare_family(
         return
     if family.why:
         console().print(family.why, markup=False)
-    for comparison in family.comparisons:
-        _show(comparison, details)
+    _show(family.comparisons, details)
 
 
-def _show(comparison: Comparison, details: bool) -> None:
+def _show(comparisons: Sequence[Comparison], details: bool) -> None:
+    """Print the tables of all comparisons of a family, then once what their numbers mean."""
     from recbench.report.sections.comparison import entry_table, explanation, pair_table, warnings
 
     out = console()
-    for table in (entry_table(comparison), pair_table(comparison)):
-        _print_table(table, details)
-    for text in explanation(comparison):
+    for comparison in comparisons:
+        out.print(entry_table(comparison).title, style="bold", markup=False)
+        _print_table(entry_table(comparison), details)
+        _print_table(pair_table(comparison), details)
+        for note in comparison.notes:
+            out.print(f"Note: {note}", markup=False)
+    for text in explanation(*comparisons):
         out.print(text, markup=False)
-    for note in (*warnings(comparison), *comparison.notes):
-        out.print(f"Note: {note}", markup=False)
+    for warning in dict.fromkeys(one for comparison in comparisons for one in warnings(comparison)):
+        out.print(f"Warning: {warning}", markup=False)
 
 
 def _print_table(table: Table, details: bool) -> None:
@@ -183,7 +187,7 @@ def _print_table(table: Table, details: bool) -> None:
     from recbench.report.format import cell_text
 
     columns = [column for column in table.columns if details or not column.detail]
-    drawn = RichTable(title=Text(table.title), title_justify="left", title_style="bold")
+    drawn = RichTable()
     for column in columns:
         drawn.add_column(Text(column.title), justify="left" if column.kind in ("text", "code") else "right")
     for row in table.rows:

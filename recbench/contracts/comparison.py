@@ -114,6 +114,7 @@ class ComparedPair:
         users_needed: undecided pairs only: users that would decide if the difference stayed what it is; None where
             no number up to a thousand times as many would.
         seeds_needed: undecided pairs with seeds on record: seeds per entry that would decide with the users at hand.
+        multiple_needed: undecided pairs with seeds on record: how many times as many users and seeds together would.
         runs_test: the t-test over run means, if asked for.
     """
 
@@ -145,6 +146,7 @@ class ComparedPair:
     detectable_adjusted: float
     users_needed: int | None
     seeds_needed: int | None
+    multiple_needed: int | None
     runs_test: RunsTest | None
 
     @property

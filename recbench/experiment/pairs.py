@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from recbench.contracts.comparison import ComparedPair, Correction, Interval, RunsTest, RunsTestKind, Verdict
 from recbench.stats.equivalence import Margin
 from recbench.stats.multiple import benjamini_hochberg, holm
-from recbench.stats.power import POWER, detection_factor, seeds_needed, users_needed
+from recbench.stats.power import POWER, Sample, detection_factor, multiple_needed, seeds_needed, users_needed
 
 ALPHA = 0.05
 
@@ -35,9 +35,7 @@ class PairFacts:
     """One pair before the family is known; fields are those of :class:`ComparedPair`.
 
     Attributes:
-        user_variance, seed_variance: of the difference; their sum is the square of its standard error.
-        n_users: U.
-        n_seeds: runs of the entry that has most of them.
+        sample: users, seeds and the variances of the difference that come from each.
     """
 
     a: str
@@ -53,12 +51,9 @@ class PairFacts:
     ties: int
     losses: int
     user_difference: float
-    user_variance: float
-    seed_variance: float
+    sample: Sample
     df: float
     seeds_paired: bool
-    n_users: int
-    n_seeds: int
     margin: float | None
     p_equivalence: float | None
     runs_test: RunsTest | None
@@ -105,10 +100,14 @@ def _judge_one(
     alpha = options.alpha
     equivalent = p_equivalence is not None and p_equivalence < alpha
     verdict = _verdict(pair.difference, p_adjusted < alpha, equivalent)
-    standard_error = (pair.user_variance + pair.seed_variance) ** 0.5
+    sample = pair.sample
+    standard_error = (sample.user_variance + sample.seed_variance) ** 0.5
     knows_seeds = pair.p_seeds is not None
-    lacking = verdict == "undecided" and pair.n_users > 1 and pair.difference != 0
-    question = (pair.difference, pair.user_variance, pair.seed_variance)
+    users = seeds = multiple = None
+    if verdict == "undecided" and sample.n_users > 1 and pair.difference != 0:
+        users = users_needed(pair.difference, sample, strictest)
+        seeds = seeds_needed(pair.difference, sample, strictest) if knows_seeds else None
+        multiple = multiple_needed(pair.difference, sample, strictest) if knows_seeds else None
     return ComparedPair(
         a=pair.a,
         b=pair.b,
@@ -128,7 +127,7 @@ def _judge_one(
         user_difference=pair.user_difference,
         standard_error=standard_error,
         df=pair.df,
-        seed_error=pair.seed_variance**0.5 if knows_seeds else None,
+        seed_error=sample.seed_variance**0.5 if knows_seeds else None,
         seeds_paired=pair.seeds_paired,
         margin=pair.margin,
         p_equivalence=pair.p_equivalence,
@@ -136,10 +135,9 @@ def _judge_one(
         equivalent=equivalent,
         detectable=standard_error * detection_factor(pair.df, alpha, POWER),
         detectable_adjusted=standard_error * detection_factor(pair.df, strictest, POWER),
-        users_needed=users_needed(*question, pair.n_users, strictest) if lacking else None,
-        seeds_needed=seeds_needed(*question, pair.n_seeds, pair.n_users, strictest)
-        if lacking and knows_seeds
-        else None,
+        users_needed=users,
+        seeds_needed=seeds,
+        multiple_needed=multiple,
         runs_test=replace(pair.runs_test, p_adjusted=p_runs) if pair.runs_test else None,
     )
 

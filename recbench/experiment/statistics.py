@@ -26,7 +26,7 @@ from recbench.stats.clustered import (
 )
 from recbench.stats.equivalence import tost_p
 from recbench.stats.paired import N_FLIPS, sign_flip_p, t_test, user_counts
-from recbench.stats.power import POWER
+from recbench.stats.power import POWER, Sample
 from recbench.stats.ranks import RankRanges, rank_ranges
 from recbench.stats.runs import runs_test
 from recbench.stats.seeds import scaled_interval, two_level_means
@@ -143,17 +143,16 @@ def pair_facts(measured: MeasuredMetric, pairs: Sequence[Pair], options: Compare
     p_permutation = sign_flip_p(differences, N_FLIPS, RANDOM_SEED)
     counts = user_counts(differences, measured.sizes)
     by_user = (differences / measured.sizes[:, None]).mean(axis=0)
-    telling = effective_users(measured.sizes)
+    telling, df_users, n_users = effective_users(measured.sizes), user_df(measured.sizes), len(measured.sizes)
     facts = []
     for number, (a, b) in enumerate(pairs):
         errors = measured.difference_errors
         user_variance, seed_variance = float(errors.users[a, b]), float(errors.seeds[a, b])
         df = float(errors.df[a, b])
         knows_seeds = bool(errors.known_seeds[a, b])
-        n_users = len(measured.sizes)
         error = float(errors.standard_error[a, b])
         difference = float(measured.means[a] - measured.means[b])
-        p_t, t = t_test(difference, user_variance**0.5, user_df(measured.sizes))
+        p_t, t = t_test(difference, user_variance**0.5, df_users)
         margin = options.margin.absolute(float(measured.means[b])) if options.margin else None
         facts.append(
             PairFacts(
@@ -170,12 +169,15 @@ def pair_facts(measured: MeasuredMetric, pairs: Sequence[Pair], options: Compare
                 ties=counts[number].ties,
                 losses=counts[number].losses,
                 user_difference=float(by_user[number]),
-                user_variance=user_variance,
-                seed_variance=seed_variance,
+                sample=Sample(
+                    n_users=n_users,
+                    df_users=df_users,
+                    user_variance=user_variance,
+                    n_seeds=max(len(measured.seeds.run_means[entry]) for entry in (a, b)),
+                    seed_variance=seed_variance,
+                ),
                 df=df,
                 seeds_paired=measured.seeds.paired(a, b),
-                n_users=n_users,
-                n_seeds=max(len(measured.seeds.run_means[entry]) for entry in (a, b)),
                 margin=margin,
                 p_equivalence=None if margin is None else tost_p(difference, error, df, margin, telling),
                 runs_test=_runs_test(measured, a, b, options),

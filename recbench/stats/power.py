@@ -5,9 +5,38 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections.abc import Callable
+from dataclasses import dataclass
 
 POWER = 0.8
 _AT_MOST = 1000  # times as many users or seeds: more is no advice
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Where the error of a difference comes from.
+
+    Attributes:
+        n_users: U, at least 2.
+        df_users: degrees of freedom of the error over users (:func:`recbench.stats.clustered.user_df`).
+        user_variance: variance of the difference from users; it falls with their number.
+        n_seeds: seeds of the entry that has most of them; 1 where there is nothing known about seeds.
+        seed_variance: variance of the difference from seeds; it falls with their number.
+    """
+
+    n_users: int
+    df_users: float
+    user_variance: float
+    n_seeds: int = 1
+    seed_variance: float = 0.0
+
+    def error(self, n_users: int, n_seeds: int) -> tuple[float, float]:
+        """Return the standard error that other numbers of users and seeds would have, and its degrees of freedom."""
+        from_users = self.user_variance * self.n_users / n_users
+        from_seeds = self.seed_variance * self.n_seeds / n_seeds
+        df_users = max((self.df_users + 1) * n_users / self.n_users - 1, 1.0)
+        below = from_users**2 / df_users + from_seeds**2 / max(n_seeds - 1, 1)
+        total = from_users + from_seeds
+        return math.sqrt(total), total**2 / below if below > 0 else df_users
 
 
 def detection_factor(df: float, alpha: float, power: float = POWER) -> float:
@@ -21,59 +50,38 @@ def detection_factor(df: float, alpha: float, power: float = POWER) -> float:
     return float(stats.t.isf(alpha / 2, df) + stats.t.ppf(power, df))
 
 
-def users_needed(
-    difference: float, user_variance: float, seed_variance: float, n_users: int, alpha: float, power: float = POWER
-) -> int | None:
+def users_needed(difference: float, sample: Sample, alpha: float, power: float = POWER) -> int | None:
     """Return how many users would let a true difference of this size be found, the seeds staying as they are.
 
     Args:
         difference: the difference to be found, as observed.
-        user_variance: variance of the observed difference from ``n_users`` users; it falls with their number.
-        seed_variance: variance from seeds, which more users do not change.
-        n_users: users at hand, at least 2.
+        sample: the users and seeds at hand.
         alpha: level of the test.
         power: chance to find it.
 
     Returns:
-        the number of users in all, at least ``n_users``; None where a thousand times as many would not do.
+        the number of users in all, at least those at hand; None where a thousand times as many would not do.
     """
-
-    def found(users: int) -> bool:
-        error = math.sqrt(user_variance * n_users / users + seed_variance)
-        return abs(difference) >= detection_factor(users - 1, alpha, power) * error
-
-    return _smallest(found, max(n_users, 2))
+    return _smallest(lambda users: _found(difference, sample, users, sample.n_seeds, alpha, power), sample.n_users)
 
 
-def seeds_needed(
-    difference: float,
-    user_variance: float,
-    seed_variance: float,
-    n_seeds: int,
-    n_users: int,
-    alpha: float,
-    power: float = POWER,
-) -> int | None:
-    """Return how many seeds per entry would let a true difference of this size be found, with the users at hand.
+def seeds_needed(difference: float, sample: Sample, alpha: float, power: float = POWER) -> int | None:
+    """Return how many seeds per entry would do, the users staying as they are; as :func:`users_needed`."""
+    return _smallest(
+        lambda seeds: _found(difference, sample, sample.n_users, seeds, alpha, power), max(sample.n_seeds, 2)
+    )
 
-    Args:
-        difference, user_variance, alpha, power: as in :func:`users_needed`.
-        seed_variance: variance of the difference from the seeds at hand; it falls with their number.
-        n_seeds: seeds of the entry that has most of them, at least 2.
-        n_users: users at hand.
 
-    Returns:
-        the number of seeds in all, at least ``n_seeds``; None where a thousand times as many would not do.
-    """
+def multiple_needed(difference: float, sample: Sample, alpha: float, power: float = POWER) -> int | None:
+    """Return how many times as many users and seeds together would do; as :func:`users_needed`."""
+    return _smallest(
+        lambda times: _found(difference, sample, times * sample.n_users, times * sample.n_seeds, alpha, power), 1
+    )
 
-    def found(seeds: int) -> bool:
-        from_seeds = seed_variance * n_seeds / seeds
-        total = user_variance + from_seeds
-        below = user_variance**2 / max(n_users - 1, 1) + from_seeds**2 / (seeds - 1)
-        df = total**2 / below if below > 0 else float(max(n_users - 1, 1))
-        return abs(difference) >= detection_factor(df, alpha, power) * math.sqrt(total)
 
-    return _smallest(found, max(n_seeds, 2))
+def _found(difference: float, sample: Sample, n_users: int, n_seeds: int, alpha: float, power: float) -> bool:
+    error, df = sample.error(n_users, n_seeds)
+    return abs(difference) >= detection_factor(df, alpha, power) * error
 
 
 def _smallest(found: Callable[[int], bool], n: int) -> int | None:

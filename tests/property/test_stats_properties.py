@@ -13,7 +13,7 @@ from recbench.stats.clustered import SeedLevel, errors_of_differences, user_cova
 from recbench.stats.equivalence import tost_p
 from recbench.stats.multiple import benjamini_hochberg, holm
 from recbench.stats.paired import sign_flip_p, t_test, user_counts
-from recbench.stats.power import users_needed
+from recbench.stats.power import Sample, users_needed
 from recbench.stats.ranks import rank_ranges
 from recbench.stats.seeds import scaled_interval, two_level_means
 
@@ -142,6 +142,7 @@ def test_a_wider_margin_makes_equivalence_easier(difference, error, df) -> None:
 @PLAIN
 @given(st.floats(0.01, 1), st.floats(0.01, 1), st.integers(2, 300))
 def test_a_larger_difference_needs_no_more_users(small, more, n_users) -> None:
-    few = users_needed(small + more, 1.0, 0.0, n_users, 0.05)
-    many = users_needed(small, 1.0, 0.0, n_users, 0.05)
+    sample = Sample(n_users, n_users - 1, 1.0)
+    few = users_needed(small + more, sample, 0.05)
+    many = users_needed(small, sample, 0.05)
     assert many is None or (few is not None and n_users <= few <= many)

@@ -17,6 +17,7 @@ from recbench.contracts.errors import ArtifactError, UsageError
 from recbench.experiment.compare import compare
 from recbench.experiment.pairs import CompareOptions, PairFacts, judge
 from recbench.stats.equivalence import parse_margin
+from recbench.stats.power import Sample
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +31,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> RunStore:
         make_run(folder, "exact", quality=0.7, seed=seed, fit_id=f"fit {seed}", config={"search": "exact"})
     make_run(folder, "weak", quality=0.0)
     return RunStore(folder)
+
+
+USERS = Sample(n_users=100, df_users=99, user_variance=0.005)
 
 
 def facts(**changes) -> PairFacts:
@@ -47,12 +51,9 @@ def facts(**changes) -> PairFacts:
         ties=1,
         losses=2,
         user_difference=0.1,
-        user_variance=0.005,
-        seed_variance=0.0,
+        sample=USERS,
         df=99,
         seeds_paired=False,
-        n_users=100,
-        n_seeds=1,
         margin=None,
         p_equivalence=None,
         runs_test=None,
@@ -145,10 +146,12 @@ def test_exploration_finds_more_than_confirmation() -> None:
 
 
 def test_seeds_can_keep_users_from_deciding() -> None:
-    pair = judge([facts(p_permutation=0.001, p_seeds=0.3, seed_variance=0.01, df=3, n_seeds=2)], CompareOptions())[0]
+    sample = replace(USERS, n_seeds=2, seed_variance=0.01)
+    pair = judge([facts(p_permutation=0.001, p_seeds=0.3, sample=sample, df=3)], CompareOptions())[0]
     assert (pair.p, pair.verdict) == (0.3, "undecided")
     assert pair.users_needed is None  # the seeds alone have an error of 0.1, as large as the difference
-    assert pair.seeds_needed is None or pair.seeds_needed > 2
+    assert pair.seeds_needed is None  # and the users alone have one of 0.07
+    assert pair.multiple_needed > 1
     assert pair.detectable > 3 * (0.015**0.5)  # few degrees of freedom
 
 

@@ -12,7 +12,7 @@ from recbench.contracts.errors import UsageError
 from recbench.stats.bootstrap import bootstrap_means
 from recbench.stats.clustered import Errors, SeedLevel, errors_of_differences, user_covariance, user_df
 from recbench.stats.equivalence import parse_margin, tost_p
-from recbench.stats.power import detection_factor, seeds_needed, users_needed
+from recbench.stats.power import Sample, detection_factor, multiple_needed, seeds_needed, users_needed
 from recbench.stats.ranks import rank_ranges
 from recbench.stats.runs import runs_test
 from recbench.stats.seeds import two_level_means
@@ -64,29 +64,43 @@ def test_detectable_difference_is_statsmodels(n_users: int, alpha: float) -> Non
 @pytest.mark.parametrize("effect", [0.08, 0.15, 0.3])
 def test_users_needed_is_statsmodels(effect: float) -> None:
     theirs = TTestPower().solve_power(effect_size=effect, alpha=0.01, power=0.8)
-    assert users_needed(effect, 1 / 50, 0.0, 50, 0.01) == pytest.approx(theirs, rel=0.02)
+    assert users_needed(effect, Sample(50, 49, 1 / 50), 0.01) == pytest.approx(theirs, rel=0.02)
 
 
 def test_users_needed_is_the_first_number_that_does() -> None:
-    needed = users_needed(0.1, 1 / 400, 0.0, 400, 0.05)
+    needed = users_needed(0.1, Sample(400, 399, 1 / 400), 0.05)
     assert needed is not None
     assert detection_factor(needed - 1, 0.05) / np.sqrt(needed) <= 0.1
     assert detection_factor(needed - 2, 0.05) / np.sqrt(needed - 1) > 0.1
 
 
 def test_users_cannot_mend_what_seeds_spoil() -> None:
-    assert users_needed(0.1, 1 / 400, 0.01, 400, 0.05) is None  # the seeds alone have an error of 0.1
-    assert users_needed(1e-6, 1 / 400, 0.0, 400, 0.05) is None
+    assert users_needed(0.1, Sample(400, 399, 1 / 400, 3, 0.01), 0.05) is None  # the seeds alone have an error of 0.1
+    assert users_needed(1e-6, Sample(400, 399, 1 / 400), 0.05) is None
 
 
 def test_seeds_needed_by_hand() -> None:
     # Without any error from users and with many degrees of freedom: 2.8 standard errors, so S = (2.8 sd / d)^2.
-    needed = seeds_needed(0.1, 0.0, 0.2**2 / 2, 2, 10_000, 0.05)
+    needed = seeds_needed(0.1, Sample(10_000, 9_999, 0.0, 2, 0.2**2 / 2), 0.05)
     assert needed is not None
     for seeds, found in ((needed, True), (needed - 1, False)):
         assert (detection_factor(seeds - 1, 0.05) * 0.2 / np.sqrt(seeds) <= 0.1) == found
     assert needed == pytest.approx((2.8 * 2) ** 2, rel=0.1)
-    assert seeds_needed(0.1, 0.1**2, 0.01, 2, 10_000, 0.05) is None  # the users alone have an error of 0.1
+    assert (
+        seeds_needed(0.1, Sample(10_000, 9_999, 0.1**2, 2, 0.01), 0.05) is None
+    )  # the users alone have an error of 0.1
+
+
+def test_users_and_seeds_together_can_do_what_neither_does_alone() -> None:
+    sample = Sample(400, 399, 0.05**2, 3, 0.05**2)
+    assert users_needed(0.1, sample, 0.05) is None
+    assert seeds_needed(0.1, sample, 0.05) is None
+    times = multiple_needed(0.1, sample, 0.05)
+    assert times is not None
+    for multiple, found in ((times, True), (times - 1, False)):
+        error, df = sample.error(multiple * 400, multiple * 3)
+        assert error == pytest.approx((0.005 / multiple) ** 0.5)
+        assert (detection_factor(df, 0.05) * error <= 0.1) == found
 
 
 def test_welch_and_paired_equal_scipy() -> None:

@@ -62,33 +62,37 @@ def pair_table(comparison: Comparison) -> Table:
     return Table("pairs", _heading(comparison), tuple(columns), tuple(rows), headline=True)
 
 
-def explanation(comparison: Comparison) -> list[str]:
-    """Return, in words, what the numbers of :func:`pair_table` mean: one paragraph for each question."""
+def explanation(comparison: Comparison, *others: Comparison) -> list[str]:
+    """Return, in words, what the numbers of :func:`pair_table` mean: one paragraph for each question.
+
+    Args:
+        comparison: what is explained.
+        others: further ones of the same family.
+    """
     adjusted = CORRECTION_TEXT[comparison.correction]
     promise = (
         "the chance of any wrong “better” or “worse” among them"
         if comparison.correction == "holm"
         else "the expected share of wrong ones among “better” and “worse”"
     )
-    seeds = any(pair.covers_seeds for pair in comparison.pairs)
+    pairs = [pair for one in (comparison, *others) for pair in one.pairs]
+    seeds = any(pair.covers_seeds for pair in pairs)
     drawn = "users, and over the seeds of entries that have two or more" if seeds else "users"
     with_seeds = " Where there are seeds, the p-value of a t-test over users and seeds counts if it is larger."
     words = [
-        f"{comparison.metric} by {comparison.truth}; {comparison.n_examples:,} examples of {comparison.n_users:,} "
-        f"users. The user is the unit. Intervals: bootstrap over {drawn} ({comparison.n_resamples:,} resamples). p: "
-        f"two-sided sign-flip permutation test over users ({comparison.n_flips:,} flips)."
-        f"{with_seeds if seeds else ''}",
+        f"The user is the unit. Intervals: bootstrap over {drawn} ({comparison.n_resamples:,} resamples). p: two-sided "
+        f"sign-flip permutation test over users ({comparison.n_flips:,} flips).{with_seeds if seeds else ''}",
         f"p ({adjusted}): adjusted over {_family(comparison)}; a verdict needs it below {comparison.alpha:g}, which "
         f"bounds {promise}. Detectable: the smallest true difference that these tests find with a chance of "
         f"{comparison.power:.0%}. Would decide: users in all, or seeds per entry, that would settle an undecided pair "
-        "if the difference stayed as it is.",
+        "with that chance if the difference stayed as it is.",
     ]
     if comparison.margin:
         words.append(
             f"Equivalent: two one-sided tests find the difference within ± {comparison.margin}"
             f"{' of the mean of B' if comparison.margin.endswith('%') else ''}, adjusted in the same way."
         )
-    kinds = {pair.runs_test.kind for pair in comparison.pairs if pair.runs_test}
+    kinds = {pair.runs_test.kind for pair in pairs if pair.runs_test}
     words += [
         f"p ({_RUNS_TEST[kind]}): over run means, as published, adjusted in the same way. It asks whether new runs on "
         "these users would differ, not whether other users would agree; verdicts do not use it."
@@ -104,7 +108,7 @@ def verdict_text(pair: ComparedPair) -> str:
 
 
 def needed_text(pair: ComparedPair, n_users: int) -> str:
-    """Return how many users or seeds would decide an undecided pair; "" for a decided one."""
+    """Return how many users or seeds (or both, where one alone would not) decide an undecided pair; else ""."""
     if pair.verdict != "undecided":
         return ""
     ways = []
@@ -112,14 +116,17 @@ def needed_text(pair: ComparedPair, n_users: int) -> str:
         ways.append(f"{pair.seeds_needed:,} seeds")
     if pair.users_needed is not None:
         ways.append(f"{pair.users_needed:,} users ({pair.users_needed / n_users:.1f}×)")
-    return " or ".join(ways) or ("neither users nor seeds alone" if pair.covers_seeds else "over 1,000× the users")
+    if not ways and pair.multiple_needed is not None:
+        return f"{pair.multiple_needed:,}× the users and seeds"
+    return " or ".join(ways) or f"over 1,000× the users{' and seeds' if pair.covers_seeds else ''}"
 
 
 def _heading(comparison: Comparison) -> str:
     family = f"{comparison.family}: " if comparison.family else ""
     mark = " [TRY-OUT: rows were left out]" if comparison.limited else ""
     explored = " [exploratory]" if comparison.exploratory else ""
-    return f"{family}{comparison.dataset}, {comparison.metric} by {comparison.truth}{mark}{explored}"
+    size = f"{comparison.n_examples:,} examples of {comparison.n_users:,} users"
+    return f"{family}{comparison.dataset}, {comparison.metric} by {comparison.truth}, {size}{mark}{explored}"
 
 
 def _family(comparison: Comparison) -> str:
