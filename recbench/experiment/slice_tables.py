@@ -80,7 +80,7 @@ def _run_with_facts(entries: Sequence[Entry]) -> StoredRun | None:
     return None
 
 
-def _read_examples(entries: Sequence[Entry], aligned: AlignedMetrics) -> _Examples:
+def _read_examples(entries: Sequence[Entry]) -> _Examples:
     run = _run_with_facts(entries)
     if run is None:
         run_id = entries[0].run_ids[0]
@@ -89,14 +89,8 @@ def _read_examples(entries: Sequence[Entry], aligned: AlignedMetrics) -> _Exampl
             "were measured by an older recbench.",
             f"Add them to one of the runs: recbench evaluate {run_id}",
         )
-    columns = ["example_id", "user_id", "target_item_id", *map(fact_column, FACTS)]
+    columns = ["example_id", "target_item_id", *map(fact_column, FACTS)]
     table = run.metrics(columns).sort_values("example_id", ignore_index=True)
-    user = pd.factorize(table["user_id"].astype(str), sort=True)[0]
-    if not np.array_equal(user, aligned.user):
-        raise ArtifactError(
-            f"The facts of run {run.run_id} are about other examples than the metrics beside them.",
-            f"Rebuild them: recbench evaluate {run.run_id}",
-        )
     facts = {name: table[fact_column(name)].to_numpy() for name in FACTS}
     return _Examples(facts, pd.factorize(table["target_item_id"])[0], int(run.summary()["n_items"]))
 
@@ -123,7 +117,7 @@ def slice_entries(
     Raises:
         ArtifactError: no run has the facts that slices need, or a run is damaged.
     """
-    examples = _read_examples(entries, aligned)
+    examples = _read_examples(entries)
     values = aligned.column(metric_column(truth, metric))
     means = values.mean(axis=1)
     if baseline is not None:
