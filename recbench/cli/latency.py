@@ -139,15 +139,19 @@ def _show(record: LatencyRecord, figures: LatencyFigures, path: Path) -> None:
     from recbench.experiment.latency import setting_of
 
     out = console()
-    backbone = f" ({record.backbone.name})" if record.backbone else ""
-    out.print(f"{record.method}{backbone} on {record.dataset}, seed {record.seed}: {setting_of(record).text}.")
+    # A local folder goes by its last part, as in tables; a hub model keeps its owner.
+    name = record.backbone.name if record.backbone else ""
+    backbone = f" ({Path(name).name if Path(name).is_absolute() else name})" if name else ""
+    what = f"{record.method}{backbone} on {record.dataset}, seed {record.seed}"
+    out.print(f"{what}: {setting_of(record).text}.", markup=False, soft_wrap=True)
     table = Table("clock", "ms per request", "batch p50", "batch p95", "each repeat", "spread")
-    for name, timing in (("compute", figures.compute), ("call", figures.call)):
-        if timing:
-            table.add_row(name, *_texts(timing))
+    clocks = {"compute": figures.compute, "call": figures.call}
+    known = {clock: timing for clock, timing in clocks.items() if timing}
+    for clock, timing in known.items():
+        table.add_row(clock, *_texts(timing))
     out.print(table)
-    for name in ["compute"] * (figures.compute is not None) + ["call"]:
-        out.print(f"{name}: {record.inside[name]}.", markup=False, soft_wrap=True)
+    for clock in known:
+        out.print(f"{clock}: {record.inside[clock]}.", markup=False, soft_wrap=True)
     steps = f"Steps of the title search per batch: {record.steps:.1f}. " if record.steps is not None else ""
     tokens = (
         "" if record.reasoning_tokens is None else f"Tokens of reasoning per request: {record.reasoning_tokens:.1f}. "

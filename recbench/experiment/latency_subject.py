@@ -120,7 +120,8 @@ def fitted_method(
         )
     attempt = paths.fit(subject.run_id)
     (attempt.work / "method").mkdir(parents=True, exist_ok=True)
-    log.info("There is no kept model: %s is fitted first, and kept.", plan.asked.method)
+    what = "set up first; it has nothing to keep" if plan.fit_id is None else "fitted first, and kept"
+    log.info("There is no kept model: %s is %s.", plan.asked.method, what)
     with log_file(attempt.log, plan.method), open_train_log(attempt.train_log) as train_log:
         fit_ctx = plan.fit.context(attempt.work / "method", train_log.write, ctx.progress)
         fitted_by = f"the latency measurement of {subject.run_id}"

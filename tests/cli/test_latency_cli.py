@@ -14,6 +14,7 @@ from helpers_run_commands import Here, only_folder
 from recbench.artifacts.store import RunStore
 from recbench.data.store import save_dataset
 from recbench.testing.tiny import tiny_dataset
+from recbench.testing.tiny_llm import make_tiny_llm
 
 #: A method that writes down what it is asked, and can be interrupted at one call.
 WATCHED = """
@@ -147,6 +148,35 @@ def test_report_shows_the_latency_of_its_runs(here: Here, tmp_path: Path, caplog
         rows = {row["label"]: row for row in csv.DictReader(stream)}
     assert set(rows) == {"popularity", "random"}
     assert all(float(row["call_ms"]) > 0 and row["request_ms"] == row["call_ms"] for row in rows.values())
+
+
+def test_a_language_model_that_reasons(here: Here, tmp_path: Path) -> None:
+    """Nothing is kept of a method that fits nothing; tokens and stages are told."""
+    save_dataset(tiny_dataset())
+    make_tiny_llm(tmp_path / "llm", tiny_dataset().catalog.titles)
+    arguments = [
+        "--method",
+        "cot",
+        "--dataset",
+        "tiny",
+        "--backbone",
+        tmp_path / "llm",
+        "--runs-dir",
+        tmp_path / "runs",
+    ]
+    short = ["--rows", "2", "--batch-size", "1", "--repeats", "1", "--set", "reasoning.max_new_tokens=3"]
+    done = here("latency", *arguments, *short, "--json")
+    assert done.returncode == 0, done.stderr
+    document = json.loads(done.stdout)
+    assert 0 < document["reasoning_tokens"] <= 3
+    assert document["steps"] >= 1
+    assert document["dtype"] == "float32"
+    assert document["fit_id"] is None
+    assert not (tmp_path / "runs" / ".models").exists()
+    stages = [set(stages) for one in document["times"] for stages in one["stages_s"]]
+    assert stages == [{"generate", "decode"}] * 2
+    assert document["figures"]["compute"]["request_ms"] < document["figures"]["call"]["request_ms"]
+    assert [path.suffix for path in (tmp_path / "runs" / "tiny" / "cot" / ".latency").iterdir()] == [".json"]
 
 
 @pytest.mark.parametrize(

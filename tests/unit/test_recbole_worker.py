@@ -69,6 +69,7 @@ def test_other_models_learn_and_put_unknown_items_last(name: str, tmp_path: Path
     method, ctx = build_method(f"recbole:{name}", {"learning_rate": 0.01, "epochs": 30}), context(tmp_path)
     fit(method, ctx)
     lists = rank(method, ctx, k=len(ctx.catalog))
+    assert ctx.timings_s["score"] > 0, "the worker's own time, without the exchange with it"
     lists.check(tiny_split().test.example_id, len(ctx.catalog))
     # 58 items lie on the planted cycle: chance is 0.17.
     assert hit_rate(lists) > 0.7
