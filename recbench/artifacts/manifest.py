@@ -70,6 +70,9 @@ class RunManifest(StrictModel):
     fit_reused_from: str | None = Field(
         None, description="run or trial whose kept model was loaded; times and memory of the fit are then those of it"
     )
+    fit_started_from: str | None = Field(
+        None, description="run or trial whose kept model the fit went on from; times of the fit are with those of it"
+    )
     provenance: dict[str, Any] = Field(default_factory=dict, description="git state, packages, hardware, command")
     tuning: TuningRecord | None = Field(None, description="how the settings were chosen, where they were tuned")
     files: dict[str, str] = Field(default_factory=dict, description="file name -> SHA-256, for complete runs")

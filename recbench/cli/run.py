@@ -217,6 +217,7 @@ def describe(result: RunResult, tuned: Tuned | None = None) -> dict[str, Any]:
         "attempts": manifest.attempts,
         "fit_id": manifest.fit_id,
         "fit_reused_from": manifest.fit_reused_from,
+        "fit_started_from": manifest.fit_started_from,
         "protocol_hash": manifest.protocol_hash,
         "split_fingerprint": manifest.split_fingerprint,
         "notes": list(manifest.notes),
@@ -232,6 +233,14 @@ def _describe_tuning(tuned: Tuned) -> dict[str, Any]:
         "path": str(tuned.paths.folder),
         "all_trials": [{name: trial[name] for name in shown} for trial in trials],
     }
+
+
+def _origin_of_fit(document: dict[str, Any]) -> str:
+    if document["fit_reused_from"]:
+        return f" The fit is that of {document['fit_reused_from']}, and so is its time."
+    if document["fit_started_from"]:
+        return f" The fit went on from the model of {document['fit_started_from']}, whose time is in it."
+    return ""
 
 
 def _show(document: dict[str, Any]) -> None:
@@ -255,10 +264,7 @@ def _show(document: dict[str, Any]) -> None:
     out.print(f"{document['n_test']:,} test rows of {document['n_users']:,} users.{tryout}")
     times = document["timings_s"]
     stages = ", ".join(f"{stage} {times[stage]:.1f} s" for stage in ("fit", "rank", "evaluate") if stage in times)
-    reused = (
-        f" The fit is that of {document['fit_reused_from']}, and so is its time." if document["fit_reused_from"] else ""
-    )
-    out.print(f"Time: {stages}.{reused}", markup=False)
+    out.print(f"Time: {stages}.{_origin_of_fit(document)}", markup=False)
     out.print(f"Run: {document['path']}", markup=False, soft_wrap=True)
     out.print(f"Next: recbench compare {document['method']} OTHER_METHOD --dataset {document['dataset']}", markup=False)
 

@@ -218,6 +218,7 @@ class _Attempt:
             self.earlier_s = add_times(self.earlier_s, record.timings_s)
         self.update(
             fit_reused_from=record.fitted_by if record.is_kept else None,
+            fit_started_from=record.started_from,
             peak_memory_bytes=_largest(self.manifest.peak_memory_bytes, record.peak_memory_bytes),
         )
         self._save_timings(ctx)
