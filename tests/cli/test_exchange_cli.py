@@ -86,6 +86,18 @@ def test_kept_ties_are_told_and_come_back(run: StoredRun, here: Here, tmp_path: 
         assert stored.verify() == []
 
 
+@pytest.mark.parametrize("lead", [0.0, 1e-10])
+def test_why_ties_are_broken(lead: float) -> None:
+    """What docs/exchange.md says of other engines: a tie, or nearly one, is ordered by item id."""
+    measure = ir_measures.parse_measure("nDCG@10")
+    values = {}
+    for target, other in ("ab", "ba"):
+        lists = [ir_measures.ScoredDoc("1", target, 0.1 + lead), ir_measures.ScoredDoc("1", other, 0.1)]
+        qrels = [ir_measures.Qrel("1", target, 1)]
+        values[target] = ir_measures.calc_aggregate([measure], qrels, lists)[measure]
+    assert values == {"a": pytest.approx(1 / np.log2(3)), "b": 1.0}
+
+
 def test_ir_measures_agrees_on_broken_ties(run: StoredRun, here: Here, tmp_path: Path) -> None:
     out = tmp_path / "lists.run"
     export(run, here, out, "--ties", "break", "--tie-seed", "3")
