@@ -53,6 +53,23 @@ class Share:
 
 
 @dataclass(frozen=True)
+class Draws:
+    """How many worlds are drawn, and with how much chance inside each.
+
+    Attributes:
+        setting: what they are called.
+        n_worlds: worlds.
+        n_resamples: resamples of the bootstrap, and flips of the permutation test, in each.
+        seed: source of chance.
+    """
+
+    setting: str
+    n_worlds: int
+    n_resamples: int
+    seed: int
+
+
+@dataclass(frozen=True)
 class _Drawn:
     """One world: totals (U, E) averaged over seeds, run means (E, S), and R resamples of the means (R, E)."""
 
@@ -62,16 +79,14 @@ class _Drawn:
     number: int
 
 
-def _draw(
-    world: World, shifts: tuple[float, ...], n_seeds: int, n_worlds: int, n_resamples: int, seed: int
-) -> Iterator[list[_Drawn]]:
+def _draw(world: World, shifts: tuple[float, ...], n_seeds: int, draws: Draws) -> Iterator[list[_Drawn]]:
     """Yield blocks of worlds; those of a block share the draws of the bootstrap, which saves most of the time."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(draws.seed)
     n = len(shifts)
-    for begin in range(0, n_worlds, _BLOCK):
-        drawn = [world.draw(shifts, n_seeds, rng) for _ in range(min(_BLOCK, n_worlds - begin))]
+    for begin in range(0, draws.n_worlds, _BLOCK):
+        drawn = [world.draw(shifts, n_seeds, rng) for _ in range(min(_BLOCK, draws.n_worlds - begin))]
         totals = [one.mean(axis=1).T for one in drawn]
-        boot = bootstrap_means(np.hstack(totals), world.sizes, n_resamples, seed + begin)
+        boot = bootstrap_means(np.hstack(totals), world.sizes, draws.n_resamples, draws.seed + begin)
         yield [
             _Drawn(
                 totals[k],
@@ -93,14 +108,16 @@ def _errors(world: World, drawn: _Drawn) -> Errors:
     return errors_of_differences(user_covariance(drawn.totals, world.sizes), user_df(world.sizes), _seeds(drawn))
 
 
-def check_users(setting: str, world: World, *, shift: float, n_worlds: int, n_resamples: int, seed: int) -> list[Share]:
+def check_users(world: World, *, shift: float, draws: Draws) -> list[Share]:
     """Compare two methods of one seed each; ``shift`` is how much better the first one is on the logistic scale."""
     truth = world.true_mean(shift) - world.true_mean()
     n_users, n_examples = len(world.sizes), world.sizes.sum()
     counts: Counter[str] = Counter()
-    for block in _draw(world, (shift, 0.0), 1, n_worlds, n_resamples, seed):
+    for block in _draw(world, (shift, 0.0), 1, draws):
         differences = np.stack([one.totals[:, 0] - one.totals[:, 1] for one in block], axis=1)
-        counts["sign-flip test rejects"] += int((sign_flip_p(differences, n_resamples, seed) < ALPHA).sum())
+        counts["sign-flip test rejects"] += int(
+            (sign_flip_p(differences, draws.n_resamples, draws.seed + block[0].number) < ALPHA).sum()
+        )
         for one, totals in zip(block, differences.T, strict=True):
             errors = _errors(world, one)
             error, df = float(errors.standard_error[0, 1]), float(errors.df[0, 1])
@@ -127,13 +144,13 @@ def check_users(setting: str, world: World, *, shift: float, n_worlds: int, n_re
     }
     if shift:
         targets = {what: target for what, target in targets.items() if "reject" not in what or "margin" in what}
-    return [Share(setting, what, target, counts[what], n_worlds) for what, target in targets.items()]
+    return [Share(draws.setting, what, target, counts[what], draws.n_worlds) for what, target in targets.items()]
 
 
-def check_seeds(setting: str, world: World, *, n_seeds: int, n_worlds: int, n_resamples: int, seed: int) -> list[Share]:
+def check_seeds(world: World, *, n_seeds: int, draws: Draws) -> list[Share]:
     """Compare two equal methods of several seeds: does the two-level interval cover 0, where one over users fails?"""
     counts: Counter[str] = Counter()
-    for block in _draw(world, (0.0, 0.0), n_seeds, n_worlds, n_resamples, seed):
+    for block in _draw(world, (0.0, 0.0), n_seeds, draws):
         for one in block:
             errors = _errors(world, one)
             error, df = float(errors.standard_error[0, 1]), float(errors.df[0, 1])
@@ -145,7 +162,7 @@ def check_seeds(setting: str, world: World, *, n_seeds: int, n_worlds: int, n_re
             counts["test over users and seeds rejects"] += (t_test(found, error, df)[0] or 0.0) < ALPHA
             users_only = np.quantile(one.boot.means[:, 0] - one.boot.means[:, 1], [0.025, 0.975])
             counts["interval over users alone covers"] += bool(users_only[0] <= 0 <= users_only[1])
-            plain = _plainly_resampled(one, np.random.default_rng([seed, one.number]))
+            plain = _plainly_resampled(one, np.random.default_rng([draws.seed, one.number]))
             low, high = np.quantile(plain[:, 0] - plain[:, 1], [0.025, 0.975])
             counts["interval of plainly resampled seeds covers"] += bool(low <= 0 <= high)
     targets = {
@@ -154,7 +171,7 @@ def check_seeds(setting: str, world: World, *, n_seeds: int, n_worlds: int, n_re
         "interval over users alone covers": None,
         "interval of plainly resampled seeds covers": None,
     }
-    return [Share(setting, what, target, counts[what], n_worlds) for what, target in targets.items()]
+    return [Share(draws.setting, what, target, counts[what], draws.n_worlds) for what, target in targets.items()]
 
 
 def _plainly_resampled(drawn: _Drawn, rng: np.random.Generator) -> np.ndarray:
@@ -167,15 +184,13 @@ def _plainly_resampled(drawn: _Drawn, rng: np.random.Generator) -> np.ndarray:
     return resampled
 
 
-def check_ranks(
-    setting: str, world: World, *, shifts: tuple[float, ...], n_worlds: int, n_resamples: int, seed: int
-) -> list[Share]:
+def check_ranks(world: World, *, shifts: tuple[float, ...], draws: Draws) -> list[Share]:
     """Rank several methods: do all ranges of ranks hold the true ranks, and is the best one in the best set?"""
     true_means = np.array([world.true_mean(shift) for shift in shifts])
     best_rank = 1 + (true_means[None, :] > true_means[:, None] + 1e-12).sum(axis=1)
     worst_rank = len(shifts) - (true_means[None, :] < true_means[:, None] - 1e-12).sum(axis=1)
     counts: Counter[str] = Counter()
-    for block in _draw(world, shifts, 1, n_worlds, n_resamples, seed):
+    for block in _draw(world, shifts, 1, draws):
         for one in block:
             means = one.totals.sum(axis=0) / world.sizes.sum()
             resampled = two_level_means(one.boot, _seeds(one))
@@ -185,7 +200,7 @@ def check_ranks(
             )
             counts["the best is in the best set"] += bool(np.all(ranks.low[true_means == true_means.max()] == 1))
     return [
-        Share(setting, what, 1 - ALPHA, counts[what], n_worlds)
+        Share(draws.setting, what, 1 - ALPHA, counts[what], draws.n_worlds)
         for what in ("all ranges of ranks hold", "the best is in the best set")
     ]
 

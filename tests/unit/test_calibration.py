@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks.calibration.__main__ import main
-from benchmarks.calibration.checks import Share, check_ranks, check_seeds, check_users
+from benchmarks.calibration.checks import Draws, Share, check_ranks, check_seeds, check_users
 from benchmarks.calibration.worlds import World, user_sizes
 
 N_WORLDS = 300
@@ -35,7 +35,7 @@ def test_worlds_have_the_mean_that_is_said() -> None:
 @pytest.mark.parametrize(("n_users", "median", "spread"), [(60, 1, 0.0), (150, 2.5, 0.9), (120, 20, 1.2)])
 def test_user_level_statistics_keep_their_level_where_row_level_ones_do_not(n_users, median, spread) -> None:
     world = World(user_sizes(n_users, median, spread))
-    found = by_name(check_users("null", world, shift=0.0, n_worlds=N_WORLDS, n_resamples=400, seed=n_users))
+    found = by_name(check_users(world, shift=0.0, draws=Draws("null", N_WORLDS, 400, n_users)))
     assert found["sign-flip test rejects"] == near(0.05)
     assert found["t-test over users rejects"] == near(0.05)
     assert found["interval covers"] == near(0.95)
@@ -47,14 +47,14 @@ def test_user_level_statistics_keep_their_level_where_row_level_ones_do_not(n_us
 
 def test_interval_covers_a_real_difference() -> None:
     world = World(user_sizes(150, 2.5, 0.9))
-    found = by_name(check_users("better", world, shift=0.8, n_worlds=N_WORLDS, n_resamples=400, seed=5))
+    found = by_name(check_users(world, shift=0.8, draws=Draws("better", N_WORLDS, 400, 5)))
     assert found["interval covers"] == near(0.95)
 
 
 @pytest.mark.parametrize("n_seeds", [2, 3])
 def test_interval_covers_seeds_where_users_alone_do_not(n_seeds: int) -> None:
     world = World(user_sizes(150, 2.5, 0.9), seed_sd=0.5, luck_sd=0.4)
-    found = by_name(check_seeds("seeds", world, n_seeds=n_seeds, n_worlds=N_WORLDS, n_resamples=400, seed=6))
+    found = by_name(check_seeds(world, n_seeds=n_seeds, draws=Draws("seeds", N_WORLDS, 400, 6)))
     assert found["interval covers"] >= 0.95 - 3.3 * (0.05 * 0.95 / N_WORLDS) ** 0.5
     assert found["test over users and seeds rejects"] <= 0.05 + 3.3 * (0.05 * 0.95 / N_WORLDS) ** 0.5
     assert found["interval over users alone covers"] < 0.7
@@ -63,9 +63,9 @@ def test_interval_covers_seeds_where_users_alone_do_not(n_seeds: int) -> None:
 
 def test_ranges_of_ranks_hold_all_ranks_at_once() -> None:
     world = World(user_sizes(120, 2.5, 0.9))
-    found = by_name(check_ranks("equal", world, shifts=(0.0,) * 5, n_worlds=N_WORLDS, n_resamples=400, seed=7))
+    found = by_name(check_ranks(world, shifts=(0.0,) * 5, draws=Draws("equal", N_WORLDS, 400, 7)))
     assert found["all ranges of ranks hold"] >= 0.95 - 3.3 * (0.05 * 0.95 / N_WORLDS) ** 0.5
-    found = by_name(check_ranks("two", world, shifts=(2.0, 0.0), n_worlds=50, n_resamples=400, seed=8))
+    found = by_name(check_ranks(world, shifts=(2.0, 0.0), draws=Draws("two", 50, 400, 8)))
     assert found["the best is in the best set"] >= 0.9
 
 
