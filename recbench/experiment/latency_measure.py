@@ -37,7 +37,7 @@ from recbench.contracts.progress import Progress
 from recbench.contracts.seeding import numpy_rng
 from recbench.experiment.latency import figures_of
 from recbench.experiment.latency_subject import LatencySubject, fitted_method
-from recbench.experiment.machine import CpuUse, MemoryPeak, synchronise, torch_threads, worker_seconds
+from recbench.experiment.machine import CpuUse, MemoryPeak, clock_s, torch_threads, worker_seconds
 
 log = logging.getLogger(__name__)
 
@@ -227,9 +227,9 @@ class _Answered:
 def _ask(method: Method, queries: Queries, k: int, ctx: RunContext) -> _Answered:
     """Time one call, and check what it returns."""
     inner = replace(ctx, timings_s={})
-    cpu, start = time.process_time(), synchronise(ctx.device)
+    cpu, start = time.process_time(), clock_s(ctx.device)
     rankings = method.rank(queries, k, inner)
-    answered = _Answered(synchronise(ctx.device) - start, inner.timings_s, time.process_time() - cpu)
+    answered = _Answered(clock_s(ctx.device) - start, inner.timings_s, time.process_time() - cpu)
     rankings.check(queries.example_id, len(ctx.catalog))
     return answered
 

@@ -113,8 +113,8 @@ def _cpu_seconds(process: psutil.Process) -> float:
     return float(times.user + times.system)
 
 
-def synchronise(device: str) -> float:
-    """Wait until the device has done all its work, and return the time of a clock that only moves on, in seconds."""
+def clock_s(device: str) -> float:
+    """Return the seconds of a clock that only moves on, once the device has done all of its work."""
     if device.startswith("cuda"):
         import torch
 

@@ -20,7 +20,7 @@ from recbench.contracts.latency import LatencyRow
 from recbench.experiment.entries import group_by_identity, label_entries
 from recbench.experiment.latency import figures_of, latency_of_group, setting_of, timing
 from recbench.experiment.latency_measure import sample_queries, written_tokens
-from recbench.experiment.machine import CpuUse, MemoryPeak, synchronise, torch_threads
+from recbench.experiment.machine import CpuUse, MemoryPeak, clock_s, torch_threads
 from recbench.report.figures import draw
 from recbench.report.sections.latency import latency_section, pareto_front
 from recbench.testing.tiny import tiny_split
@@ -148,13 +148,13 @@ def test_memory_and_processor_counters() -> None:
     del ballast
     earlier = CpuUse.now()
     assert earlier.others_since(earlier) is None
-    start = synchronise("cpu")
+    start = clock_s("cpu")
     while CpuUse.now().capacity == earlier.capacity:
         pass
     share = CpuUse.now().others_since(earlier)
     assert share is not None
     assert 0 <= share <= 1
-    assert synchronise("cpu") > start
+    assert clock_s("cpu") > start
     assert torch_threads() >= 1
 
 
@@ -221,7 +221,14 @@ def test_section_shows_costs_and_fronts() -> None:
         drawn = draw(figure.draw)
         assert drawn.png.startswith(b"\x89PNG")
         assert all(label in drawn.svg for label in ("good", "cheap", "Pareto front"))
-    assert "10 ms stands for anything shorter" in draw(section.figures[1].draw).svg
+    assert "10 ms or less at the left end" in draw(section.figures[1].draw).svg
+
+
+def test_times_that_mean_nothing_are_equal() -> None:
+    """Training in microseconds is no reason to prefer a worse method."""
+    section = latency_section([row("popularity", 0.2, None, 3e-4), row("random", 0.1, None, 2e-5)])
+    assert section is not None
+    assert [line.values["front"] for line in section.tables[0].rows] == ["training", None]
 
 
 def test_settings_have_tables_of_their_own() -> None:

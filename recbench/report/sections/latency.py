@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -20,11 +21,11 @@ _READING = (
     "with the exchange with their worker process. Where a method times no stage, its answering time is the whole call. "
     "Batch times are what a request waits whose batch is answered at once."
 )
-_FRONT = "Pareto front: no method of this table is better by {metric} at the same or a lower cost."
+_FRONT = (
+    "Pareto front: no method of this table is better by {metric} at the same or a lower cost. Training in less than "
+    "10 ms and answers in less than 10 µs count as these."
+)
 _NOT_MEASURED = "No latency was measured here; `recbench latency RUN` measures a run."
-
-# Cost in words -> shortest time that a figure shows: below it times say nothing about methods.
-_SHORTEST_S = {"time to answer a request": 1e-5, "training time": 1e-2}
 
 # Ticks of an axis of seconds.
 _UNITS = ((1e-6, "µs"), (1e-3, "ms"), (1.0, "s"), (60.0, "min"), (3600.0, "h"))
@@ -149,7 +150,7 @@ def _cost_table(rows: Sequence[LatencyRow], metric: str) -> Table:
     )  # fmt: skip
 
 
-def _common(row: LatencyRow, metric: str, fronts: dict[str, set[str]]) -> dict[str, Any]:
+def _common(row: LatencyRow, metric: str, fronts: Mapping[str, set[str]]) -> dict[str, Any]:
     return {
         "label": row.label,
         metric: row.metrics[metric],
@@ -184,25 +185,45 @@ def _answer_s(row: LatencyRow) -> float | None:
     return None if row.figures is None else row.figures.headline.request_ms / 1e3
 
 
-def _fit_s(row: LatencyRow) -> float | None:
-    return row.fit_s
+@dataclass(frozen=True)
+class Cost:
+    """One cost in seconds.
+
+    Attributes:
+        name: short, for tables.
+        what: in words, for figures.
+        shortest_s: times below it count as it: they say nothing about methods.
+        of: gives the seconds of a row, None where they are not known.
+    """
+
+    name: str
+    what: str
+    shortest_s: float
+    of: Callable[[LatencyRow], float | None]
+
+    def known(self, rows: Sequence[LatencyRow]) -> list[tuple[LatencyRow, float]]:
+        """Return the rows whose cost is known, with it."""
+        return [(row, max(cost, self.shortest_s)) for row in rows if (cost := self.of(row)) is not None]
 
 
-_COSTS: dict[str, Callable[[LatencyRow], float | None]] = {"answering": _answer_s, "training": _fit_s}
+_COSTS = (
+    Cost("answering", "time to answer a request", 1e-5, _answer_s),
+    Cost("training", "training time", 1e-2, lambda row: row.fit_s),
+)
 
 
 def _fronts(rows: Sequence[LatencyRow], metric: str) -> dict[str, set[str]]:
     """Return the labels on the front of each cost that is known for two rows at least."""
     fronts = {}
-    for name, cost_of in _COSTS.items():
-        known = [(row, cost) for row in rows if (cost := cost_of(row)) is not None]
-        places = pareto_front([cost for _, cost in known], [row.metrics[metric] for row, _ in known])
+    for cost in _COSTS:
+        known = cost.known(rows)
+        places = pareto_front([seconds for _, seconds in known], [row.metrics[metric] for row, _ in known])
         if len(known) > 1:
-            fronts[name] = {known[place][0].label for place in places}
+            fronts[cost.name] = {known[place][0].label for place in places}
     return fronts
 
 
-def _bold(row: LatencyRow, fronts: dict[str, set[str]]) -> frozenset[str]:
+def _bold(row: LatencyRow, fronts: Mapping[str, set[str]]) -> frozenset[str]:
     return frozenset({"label"}) if any(row.label in labels for labels in fronts.values()) else frozenset()
 
 
@@ -210,57 +231,51 @@ def _figures(
     rows: Sequence[LatencyRow], entries: Sequence[LatencyRow], settings: Sequence[LatencySetting], metric: str
 ) -> list[Figure]:
     looks = {row.label: place for place, row in enumerate(entries)}
+    measured = [row for row in rows if settings and row.setting == settings[0]]
     figures = []
-    for name, chosen, what in (
-        ("answering", [row for row in rows if settings and row.setting == settings[0]], "time to answer a request"),
-        ("training", list(entries), "training time"),
-    ):
-        cost_of = _COSTS[name]
-        known = [(row, cost) for row in chosen if (cost := cost_of(row)) is not None]
-        if len(known) < 2:
+    for cost, chosen in zip(_COSTS, (measured, entries), strict=True):
+        n_known = len(cost.known(chosen))
+        if n_known < 2:
             continue
-        title = f"{metric} against {what}"
-        alt = f"{title}, one point for each of {len(known)} methods; a line joins those that no other dominates."
-
-        figures.append(Figure(f"{name}-quality", title, alt, partial(draw_front, known, looks, metric, what)))
+        title = f"{metric} against {cost.what}"
+        alt = f"{title}, one point for each of {n_known} methods; a line joins those that no other dominates."
+        figures.append(Figure(f"{cost.name}-quality", title, alt, partial(draw_front, chosen, cost, looks, metric)))
     return figures
 
 
-def draw_front(
-    points: Sequence[tuple[LatencyRow, float]], looks: dict[str, int], metric: str, what: str
-) -> MatplotlibFigure:
-    """Draw quality against cost in seconds, on a logarithmic axis, with the Pareto front.
+def draw_front(rows: Sequence[LatencyRow], cost: Cost, looks: Mapping[str, int], metric: str) -> MatplotlibFigure:
+    """Draw quality against a cost, on a logarithmic axis, with the Pareto front.
 
     Args:
-        points: row and cost.
+        rows: those whose cost is not known are left out.
+        cost: the horizontal axis.
         looks: label -> number of its colour and marker, the same in all figures of the section.
         metric: the metric of the rows that stands for quality.
-        what: the cost in words.
     """
     from recbench.report.figures import GREY, PAPER, colour_of, marker_of, new_figure
 
-    floor = _SHORTEST_S[what]
-    costs = [max(cost, floor) for _, cost in points]
+    points = cost.known(rows)
+    seconds = [time for _, time in points]
     values = [row.metrics[metric] for row, _ in points]
     figure = new_figure(7.5, 3.6 + 0.22 * ((len(points) + 2) // 3))
     axes = figure.add_subplot()
     axes.set_xscale("log")
-    for (row, _), cost, value in zip(points, costs, values, strict=True):
+    for (row, time), value in zip(points, values, strict=True):
         look = looks[row.label]
         axes.plot(
-            cost, value, marker_of(look), color=colour_of(look), mec=PAPER, ms=9, ls="none", clip_on=False, zorder=3,
+            time, value, marker_of(look), color=colour_of(look), mec=PAPER, ms=9, ls="none", clip_on=False, zorder=3,
             label=row.label,
         )  # fmt: skip
     axes.set_ylim(0, max(values) * 1.12 if max(values) > 0 else 1)
     _time_axis(axes)
-    front = pareto_front(costs, values)
+    front = pareto_front(seconds, values)
     right = axes.get_xlim()[1]
     axes.plot(
-        [*(costs[place] for place in front), right], [*(values[place] for place in front), values[front[-1]]],
+        [*(seconds[place] for place in front), right], [*(values[place] for place in front), values[front[-1]]],
         ls="--", lw=1.2, color=GREY, drawstyle="steps-post", zorder=2, label="Pareto front",
     )  # fmt: skip
-    shorter = f"; {_time_text(floor)} stands for anything shorter" if min(cost for _, cost in points) < floor else ""
-    axes.set_xlabel(f"{what} (log scale{shorter})")
+    shorter = f"; {_time_text(cost.shortest_s)} or less" if min(seconds) == cost.shortest_s else ""
+    axes.set_xlabel(f"{cost.what} (log scale{shorter} at the left end)" if shorter else f"{cost.what} (log scale)")
     axes.set_ylabel(metric)
     figure.legend(loc="outside lower center", ncols=3, fontsize=9)
     return figure
