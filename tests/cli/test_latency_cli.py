@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import csv
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 from helpers_plugins import PluginFolder
-from helpers_run_commands import Here, only_folder
+from helpers_run_commands import STOPPABLE, Here, only_folder, run_process
 
 from recbench.artifacts.store import RunStore
 from recbench.data.store import save_dataset
@@ -130,6 +131,22 @@ def test_interrupted_measurement_leaves_nothing(
     monkeypatch.delenv("STOP_AT_CALL")
     assert here("latency", *arguments).returncode == 0
     assert (watch / "fits").read_text() == "fit\n"
+
+
+def test_a_killed_fit_goes_on_where_it_stopped(here: Here, plugins: PluginFolder, tmp_path: Path) -> None:
+    plugins.add("stoppable-method", {"stoppable": "stoppable:Stoppable"}, {"stoppable.py": STOPPABLE})
+    save_dataset(tiny_dataset())
+    runs = tmp_path / "runs"
+    arguments = ["latency", "--method", "stoppable", "--dataset", "tiny", "--runs-dir", runs, "--rows", "2"]
+    killed = run_process(*arguments, STOP_AT="fit:2")
+    assert killed.returncode == -signal.SIGKILL
+    folder = runs / "tiny" / "stoppable" / ".latency"
+    assert [path.suffix for path in folder.glob("[!.]*")] == [".fit"]
+    done = here(*arguments)
+    assert done.returncode == 0, done.stderr
+    assert [path.suffix for path in folder.glob("[!.]*")] == [".json"]
+    (log,) = (runs / ".models").glob("*/train.jsonl")
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == [0, 1, 2, 3]
 
 
 def test_report_shows_the_latency_of_its_runs(here: Here, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
