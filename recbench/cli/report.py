@@ -1,4 +1,4 @@
-"""`recbench report`: leaderboards and figures of all runs, as a folder to read."""
+"""`recbench report`: leaderboards, tests and figures of all runs, as a folder to read."""
 
 from __future__ import annotations
 
@@ -14,20 +14,27 @@ def report(
     out: Annotated[Path, typer.Option(help="Folder to write: new, empty, or an earlier report.")],
     runs_dir: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     formats: Annotated[
-        str, typer.Option("--format", help="md (README.md with figures), csv (full precision), or both.")
-    ] = "md,csv",
+        str,
+        typer.Option(
+            "--format",
+            help="Some of: md (README.md with figures), html (one page that needs nothing else), latex (tables with "
+            "booktabs, and a file that compiles), csv (full precision).",
+        ),
+    ] = "md,html,latex,csv",
     as_json: JsonFlag = False,
 ) -> None:
-    """Write leaderboards, comparisons and figures of all complete runs into a folder.
+    """Write leaderboards, tests, slices, costs and figures of all complete runs into a folder.
 
     Runs on the same data, split and protocol share a leaderboard; others never do. Failed and cancelled runs are
-    listed but never averaged.
+    listed but never averaged. The folder stands on its own; an earlier report in it is replaced.
 
     Examples:
 
         recbench report --out reports/today
 
-        recbench report --runs-dir runs --out reports/today --format md
+        recbench report --runs-dir runs --out reports/today --format html
+
+        recbench report --out reports/today --json > report.json
     """
     from recbench.experiment.report import make_report
     from recbench.report.render import parse_formats

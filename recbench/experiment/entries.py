@@ -223,13 +223,14 @@ def shared_notes(entries: Sequence[Entry]) -> list[str]:
 
 
 def depth_notes(entries: Sequence[Entry], k: int) -> list[str]:
-    """Return one sentence per entry whose lists never reach place ``k``."""
-    notes = []
+    """Return one sentence for the entries of each length of list that never reaches place ``k``."""
+    by_length: dict[int, list[str]] = {}
     for entry in entries:
         longest = max(run.summary()["validity"]["max_length"] for run in entry.runs)
         if longest < k:
-            notes.append(
-                f"{entry.label} lists {longest} places at most, so metrics at larger cutoffs (up to {k}) count the "
-                "places after that as misses."
-            )
-    return notes
+            by_length.setdefault(longest, []).append(entry.label)
+    return [
+        f"{', '.join(labels)} {'lists' if len(labels) == 1 else 'list'} {longest} places at most, so metrics at larger "
+        f"cutoffs (up to {k}) count the places after that as misses."
+        for longest, labels in sorted(by_length.items())
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import count
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,21 @@ _LONG = 44
 _ROWS_TO_FILTER = 4
 _THEMED = {INK: "currentColor", GREY: "var(--muted)", GRID: "var(--line)", PAPER: "var(--paper)"}
 
-Draw = Callable[[Figure], Drawn]
+Show = Callable[[Figure], Markup]
 
 
-def index_html(document: Document, draw: Draw) -> str:
+def index_html(document: Document, draw: Callable[[Figure], Drawn]) -> str:
     """Return the page.
 
     Args:
         document: what to show.
         draw: gives a figure as SVG.
     """
+    numbers = count(1)
+
+    def show(figure: Figure) -> Markup:
+        return themed_svg(draw(figure).svg, f"f{next(numbers)}", figure.alt)
+
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -48,7 +54,7 @@ def index_html(document: Document, draw: Draw) -> str:
             "id": f"g-{group.slug}",
             "title": group.title,
             "limited": group.limited,
-            "sections": [_section(section, f"g-{group.slug}-{section.slug}", draw) for section in group.sections],
+            "sections": [_section(section, f"g-{group.slug}-{section.slug}", show) for section in group.sections],
         }
         for group in document.groups
     ]
@@ -59,26 +65,23 @@ def index_html(document: Document, draw: Draw) -> str:
         title=document.title,
         version=document.version,
         count=f"{n} leaderboard{'' if n == 1 else 's'}" if n else "no complete run yet",
-        overview=_section(document.overview, "overview", draw) if document.overview else None,
-        introduction=_section(document.introduction, "introduction", draw),
+        overview=_section(document.overview, "overview", show) if document.overview else None,
+        introduction=_section(document.introduction, "introduction", show),
         groups=groups,
-        sections=[_section(section, f"s-{section.slug}", draw) for section in document.sections],
+        sections=[_section(section, f"s-{section.slug}", show) for section in document.sections],
         css=css,
         script=script,
     )
 
 
-def _section(section: Section, anchor: str, draw: Draw) -> dict[str, Any]:
+def _section(section: Section, anchor: str, show: Show) -> dict[str, Any]:
     return {
         "id": anchor,
         "title": section.title,
         "warnings": [_sentence(text) for text in section.warnings],
         "paragraphs": [_sentence(text) for text in section.paragraphs],
-        "tables": [_table(table, f"{anchor}-t-{table_name(section, table)}", draw) for table in section.tables],
-        "figures": [
-            {"title": figure.title, "svg": themed_svg(draw(figure).svg, f"{anchor}-f-{figure.slug}", figure.alt)}
-            for figure in section.figures
-        ],
+        "tables": [_table(table, f"{anchor}-t-{table_name(section, table)}", show) for table in section.tables],
+        "figures": [{"title": figure.title, "svg": show(figure)} for figure in section.figures],
         "code": section.code.strip(),
     }
 
@@ -108,7 +111,7 @@ class _TableView:
     panels: list[dict[str, Any]] = field(default_factory=list)
 
 
-def _table(table: Table, anchor: str, draw: Draw) -> _TableView:
+def _table(table: Table, anchor: str, show: Show) -> _TableView:
     header = next((column.key for column in table.columns if column.kind in _LEFT), None)
     view = _TableView(
         id=anchor,
@@ -126,7 +129,7 @@ def _table(table: Table, anchor: str, draw: Draw) -> _TableView:
         panel = f"{anchor}-p{number}" if row.details else ""
         view.rows.append([_cell(row, column, header, panel) for column in table.columns])
         if row.details:
-            view.panels.append({"id": panel, "section": _section(row.details, panel, draw)})
+            view.panels.append({"id": panel, "section": _section(row.details, panel, show)})
     return view
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from itertools import cycle
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,10 @@ _MOST_PANELS = 24
 _MOST_POINTS = 4_000
 _LEAST_POINTS = 40
 _SMOOTHED_FROM = 60
+_TITLE_WIDTH = 26
+_LEGEND_COLUMNS = 5
+# Inches of one more line in a title.
+_LINE = 0.15
 
 Panels = Mapping[str, Sequence[TrainingCurve]]
 
@@ -45,8 +50,8 @@ def curves_section(curves: Sequence[TrainingCurve], order: Sequence[str]) -> Sec
     if not figures:
         return None
     sentence = (
-        "One panel per method, best first, each with its own scale. Where a curve has many points, the thin line is "
-        "what was logged and the thick one a running mean."
+        "One panel per method, best first, each with its own scale. A curve with many points is drawn as a running "
+        "mean, with what was logged as a thin line where there is one seed."
     )
     missing = (f"Not drawn: {'; '.join(left_out)}.",) if left_out else ()
     return Section("curves", "Training curves", (sentence, *missing), figures=tuple(figures))
@@ -69,56 +74,88 @@ def draw_curves(panels: Panels) -> MatplotlibFigure:
     Args:
         panels: label -> its curves of one stage and kind, one per seed and quantity.
     """
-    from recbench.report.figures import new_figure
+    from recbench.report.figures import new_figure, wrapped
 
     n_columns = min(3, len(panels))
     n_rows = -(-len(panels) // n_columns)
     n_curves = sum(len(own) for own in panels.values())
     most = max(_LEAST_POINTS, _MOST_POINTS // max(n_curves, 1))
-    figure = new_figure(7.5 if n_columns > 1 else 4.5, 0.6 + 2.1 * n_rows)
-    grid = figure.subplots(n_rows, n_columns, squeeze=False).ravel()
-    for axes, (label, curves) in zip(grid, panels.items(), strict=False):
-        _draw_panel(axes, label, curves, most)
-    for axes in grid[len(panels) :]:
-        axes.remove()
+    keys = _Keys.of([curve for own in panels.values() for curve in own])
+    titles = [wrapped(label, _TITLE_WIDTH) for label in panels]
+    n_legend_rows = -(-len(keys.legend) // _LEGEND_COLUMNS)
+    cell = (2.5 if n_columns > 1 else 4.5, 1.75 + _LINE * max(title.count("\n") for title in titles))
+    height = cell[1] * n_rows + 0.25 * n_legend_rows
+    figure = new_figure(cell[0] * n_columns, height)
+    # Panels of one size need no search for a layout, which takes longer than drawing them.
+    figure.set_layout_engine("none")
+    for place, (title, curves) in enumerate(zip(titles, panels.values(), strict=True)):
+        left, top = cell[0] * (place % n_columns) + 0.6, height - cell[1] * (place // n_columns)
+        box = (left, top - cell[1] + 0.45, cell[0] - 0.72, cell[1] - 0.75 - _LINE * title.count("\n"))
+        axes = figure.add_axes([part / (cell[0] * n_columns, height)[side % 2] for side, part in enumerate(box)])
+        _draw_panel(axes, title, curves, keys, most)
+    if keys.legend:
+        from matplotlib.lines import Line2D
+
+        handles = [Line2D([], [], ls=style, color=colour, lw=1.5, label=name) for name, style, colour in keys.legend]
+        columns = min(_LEGEND_COLUMNS, len(handles))
+        figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=8, borderaxespad=0.1)
     return figure
 
 
-def _draw_panel(axes: Any, label: str, curves: Sequence[TrainingCurve], most: int) -> None:
+@dataclass(frozen=True)
+class _Keys:
+    """How seeds and quantities are told apart, alike in all panels of a figure.
+
+    Attributes:
+        colour_of: (seed, series) -> colour.
+        dashes_of: series -> line style.
+        legend: (name, line style, colour); empty where there is one seed and one quantity.
+    """
+
+    colour_of: Mapping[tuple[int, str], str]
+    dashes_of: Mapping[str, str]
+    legend: Sequence[tuple[str, str, str]]
+
+    @classmethod
+    def of(cls, curves: Sequence[TrainingCurve]) -> _Keys:
+        """Give several seeds colours; with one seed the colour is free to tell quantities apart, too."""
+        from recbench.report.figures import COLOURS, DASHES, GREY
+
+        seeds = sorted({curve.seed for curve in curves})
+        series = sorted({curve.series for curve in curves}, key=lambda name: (name.startswith("eval"), name))
+        dashes = dict(zip(series, cycle(DASHES), strict=False))
+        by_seed = dict(zip(seeds, cycle(COLOURS), strict=False))
+        by_series = dict(zip(series, cycle(COLOURS), strict=False))
+        several = len(seeds) > 1
+        colours = {(seed, name): by_seed[seed] if several else by_series[name] for seed in seeds for name in series}
+        legend = [(name, dashes[name], GREY if several else by_series[name]) for name in series if len(series) > 1]
+        legend += [(f"seed {seed}", "-", by_seed[seed]) for seed in seeds if several]
+        return cls(colours, dashes, legend)
+
+
+def _draw_panel(axes: Any, title: str, curves: Sequence[TrainingCurve], keys: _Keys, most: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    from recbench.report.figures import COLOURS, DASHES, GREY
-
-    seeds = sorted({curve.seed for curve in curves})
-    series = sorted({curve.series for curve in curves}, key=lambda name: (name.startswith("eval"), name))
-    dashes = dict(zip(series, cycle(DASHES), strict=False))
-    # Several seeds are told apart by colour; with one seed the colour is free to tell quantities apart, too.
-    colours = dict(zip(seeds if len(seeds) > 1 else series, cycle(COLOURS), strict=False))
     for curve in curves:
-        colour = colours[curve.seed] if len(seeds) > 1 else colours[curve.series]
-        _draw_curve(axes, curve, colour, dashes[curve.series], most)
-    axes.set_title(_wrapped(label), fontsize=9, pad=6)
+        colour, dashes = keys.colour_of[curve.seed, curve.series], keys.dashes_of[curve.series]
+        _draw_curve(axes, curve, colour, dashes, most, alone=len(keys.legend) < 3)
+    axes.set_title(title, fontsize=9, pad=5)
     axes.set_xlabel(curves[0].unit, fontsize=8, labelpad=1)
-    axes.set_ylabel(series[0] if len(series) == 1 else "", fontsize=8)
+    axes.set_ylabel(curves[0].series if len(keys.dashes_of) == 1 else "", fontsize=8, labelpad=1)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.tick_params(labelsize=8)
-    keys = [] if len(series) == 1 else [(name, dashes[name], colours.get(name, GREY)) for name in series]
-    keys += [] if len(seeds) == 1 else [(f"seed {seed}", "-", colours[seed]) for seed in seeds]
-    for name, style, colour in keys:
-        axes.plot([], [], style, color=colour, lw=1.5, label=name)
-    if keys:
-        axes.legend(fontsize=7, frameon=True, framealpha=0.7, edgecolor="none", handlelength=1.6, borderpad=0.2)
 
 
-def _draw_curve(axes: Any, curve: TrainingCurve, colour: str, dashes: str, most: int) -> None:
-    """Draw one curve: raw points faintly under a running mean where there are many, else a plain line."""
+def _draw_curve(axes: Any, curve: TrainingCurve, colour: str, dashes: str, most: int, alone: bool) -> None:
+    """Draw one curve; one with many points as a running mean, with the points faintly below it where it is alone."""
     x, y = np.asarray(curve.x), np.asarray(curve.y)
-    marker = "o" if len(x) < 12 else None
+    marker = "o" if len(x) < (12 if alone else 3) else None
     if len(x) >= _SMOOTHED_FROM:
-        axes.plot(*thinned(x, y, most), color=colour, lw=0.6, alpha=0.35)
+        if alone:
+            axes.plot(*thinned(x, y, most), color=colour, lw=0.6, alpha=0.35)
         x, y = thinned(x, running_mean(y, max(5, len(y) // 25)), most // 2)
-    axes.plot(x, y, dashes, color=colour, lw=1.5, marker=marker, ms=3)
+    axes.plot(x, y, dashes, color=colour, lw=1.5 if alone else 1.1, marker=marker, ms=3)
 
 
 def running_mean(y: np.ndarray, window: int) -> np.ndarray:
@@ -136,9 +173,3 @@ def thinned(x: np.ndarray, y: np.ndarray, most: int) -> tuple[np.ndarray, np.nda
         return x, y
     kept = np.unique(np.linspace(0, len(x) - 1, max(most, 2)).round().astype(int))
     return x[kept], y[kept]
-
-
-def _wrapped(label: str, width: int = 30) -> str:
-    import textwrap
-
-    return "\n".join(textwrap.wrap(label, width, break_long_words=True)) or label

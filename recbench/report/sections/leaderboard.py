@@ -154,8 +154,11 @@ def _reading_notes(board: Leaderboard) -> list[str]:
 
 
 def draw_leaderboard(board: Leaderboard) -> MatplotlibFigure:
-    """Draw the ranking metric of every entry with its interval; the second truth beside it as a hollow diamond."""
-    from recbench.report.figures import COLOURS, GREY, PAPER, new_figure
+    """Draw the ranking metric of every entry with its interval; the second truth beside it as a hollow diamond.
+
+    Bold names may be the best one, as in the table.
+    """
+    from recbench.report.figures import COLOURS, GREY, PAPER, new_figure, wrapped
 
     metric = board.metrics[0]
     rows = list(reversed(board.rows))
@@ -177,7 +180,9 @@ def draw_leaderboard(board: Leaderboard) -> MatplotlibFigure:
         axes.annotate(
             metric_text(row.entry.mean), (1.01, height), xycoords=("axes fraction", "data"), va="center", color=GREY
         )
-    axes.set_yticks(heights, [with_seeds(row) for row in rows])
+    labels = axes.set_yticks(heights, [wrapped(with_seeds(row)) for row in rows])
+    for tick, row in zip(labels, rows, strict=True):
+        tick.label1.set_fontweight("bold" if row.entry.in_best_set and len(rows) > 1 else "normal")
     axes.set_ylim(-0.6, len(rows) - 0.4)
     right = max(highs + titles)
     axes.set_xlim(0, right * 1.05 if right > 0 else 1)

@@ -64,34 +64,35 @@ def _mark(entry: ComparedEntry, other: ComparedEntry) -> str:
 
 def draw_significance(comparison: Comparison) -> MatplotlibFigure:
     """Draw the matrix: a filled triangle where the row is better, a hollow one where it is worse."""
-    from recbench.report.figures import COLOURS, GREY, GRID, PAPER, new_figure
+    from recbench.report.figures import COLOURS, GREY, GRID, PAPER, new_figure, wrapped
 
     entries = comparison.entries
     n = len(entries)
     with_numbers = n <= _MOST_WITH_NUMBERS
-    side = 0.62 if with_numbers else 0.3
-    figure = new_figure(
-        min(10.0, 2.6 + side * n + (0 if with_numbers else 0.4)), 1.2 + (0.42 if with_numbers else 0.3) * n
-    )
+    width, height = (0.62, 0.42) if with_numbers else (0.27, 0.3)
+    figure = new_figure(3.0 + width * n, 1.2 + height * n)
     axes = figure.add_subplot()
+    marked: dict[str, list[tuple[float, float]]] = {_BETTER: [], _WORSE: []}
     for row, entry in enumerate(entries):
         for column, other in enumerate(entries):
             mark = _mark(entry, other) if row != column else ""
-            up = -0.14 if with_numbers and mark else 0.0
-            if mark == _BETTER:
-                axes.plot(column, row + up, "^", color=COLOURS[0], ms=8)
-            elif mark == _WORSE:
-                axes.plot(column, row + up, "v", mfc=PAPER, mec=COLOURS[1], mew=1.3, ms=8)
+            if mark:
+                marked[mark].append((column, row - (0.14 if with_numbers else 0.0)))
             if with_numbers and row != column:
-                axes.text(
-                    column, row + (0.26 if mark else 0), f"{entry.mean - other.mean:+.3f}", fontsize=7, color=GREY,
-                    ha="center", va="center",
-                )  # fmt: skip
+                height = row + (0.26 if mark else 0.0)
+                difference = f"{entry.mean - other.mean:+.3f}"
+                axes.text(column, height, difference, fontsize=7, color=GREY, ha="center", va="center")
+    looks: dict[str, dict[str, Any]] = {
+        _BETTER: {"marker": "^", "color": COLOURS[0], "label": "row is better"},
+        _WORSE: {"marker": "v", "mfc": PAPER, "mec": COLOURS[1], "mew": 1.3, "label": "row is worse"},
+    }
+    for mark, look in looks.items():
+        axes.plot(*zip(*(marked[mark] or [(float("nan"), 0.0)]), strict=True), ls="none", ms=8, **look)
     for place in range(n):
         axes.fill_between([place - 0.5, place + 0.5], place - 0.5, place + 0.5, color=GRID, lw=0)
     axes.set_xlim(-0.5, n - 0.5)
     axes.set_ylim(n - 0.5, -0.5)
-    axes.set_yticks(range(n), [f"{entry.label}  {place}" for place, entry in enumerate(entries, start=1)])
+    axes.set_yticks(range(n), [f"{wrapped(entry.label)}  {place}" for place, entry in enumerate(entries, start=1)])
     axes.set_xticks(range(n), [str(place) for place in range(1, n + 1)])
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
@@ -100,7 +101,5 @@ def draw_significance(comparison: Comparison) -> MatplotlibFigure:
     axes.set_yticks([place + 0.5 for place in range(n - 1)], minor=True)
     axes.grid(visible=True, which="minor", color=GRID)
     axes.tick_params(which="minor", length=0)
-    axes.plot([], [], "^", color=COLOURS[0], ms=8, label="row is better")
-    axes.plot([], [], "v", mfc=PAPER, mec=COLOURS[1], mew=1.3, ms=8, label="row is worse")
     figure.legend(loc="outside lower center", ncols=2, fontsize=9)
     return figure
