@@ -213,6 +213,7 @@ def test_section_shows_costs_and_fronts() -> None:
     ]
     assert cells["unmeasured"].get("request_ms") is None
     assert "middle: Too loud." in table.notes
+    assert "Not measured: unmeasured." in table.notes
     assert section.warnings == ("The times of middle are doubtful; the notes say why.",)
     assert [figure.slug for figure in section.figures] == ["answering-quality", "training-quality"]
     keys = [column.key for column in table.columns]

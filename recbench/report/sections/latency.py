@@ -120,6 +120,7 @@ def _latency_table(setting: LatencySetting, rows: Sequence[LatencyRow], metric: 
         Column("run_ids", "Runs", "code", "", True),
     )  # fmt: skip
     fronts = _fronts(rows, metric)
+    missing = [row.label for row in rows if row.figures is None]
     return Table(
         slug="latency" if number == 0 else f"latency-{number + 1}",
         title=f"Time to answer, {setting.text}",
@@ -127,6 +128,7 @@ def _latency_table(setting: LatencySetting, rows: Sequence[LatencyRow], metric: 
         rows=tuple(Row({**_common(row, metric, fronts), **_times(row)}, _bold(row, fronts)) for row in rows),
         notes=(
             f"Measured on {setting.text}.",
+            *((f"Not measured: {', '.join(missing)}.",) if missing else ()),
             _FRONT.format(metric=metric),
             *(f"{row.label}: {' '.join(row.warnings)}" for row in rows if row.warnings),
         ),
