@@ -33,7 +33,10 @@ from recbench.llm.sft import fine_tune
 
 
 class LatentR3(Method):
-    """Thinks one continuous token, then writes the next title."""
+    """Thinks N continuous tokens (one by default), then writes the next title.
+
+    The paper's ablations and variants are settings; benchmarks/methods/latentr3/ has a file for each of them.
+    """
 
     config_class = LatentR3Config
     capabilities = Capabilities(

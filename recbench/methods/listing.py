@@ -116,15 +116,22 @@ def describe_method(name: str) -> dict[str, Any]:
     }
 
 
-def config_fields(model: type[BaseModel], prefix: str = "") -> typing.Iterator[dict[str, Any]]:
+def config_fields(
+    model: type[BaseModel], prefix: str = "", may_be_left_out: bool = False
+) -> typing.Iterator[dict[str, Any]]:
     """Yield one record per field of a configuration (``key``, ``type``, ``default``, ``description``).
 
-    Groups are opened: their fields have dotted keys, as ``--set`` wants them.
+    Groups are opened: their fields have dotted keys, as ``--set`` wants them. A group that may be left out (``Model |
+    None``) has a record of its own besides; others of that kind within it stay closed.
+
+    Args:
+        prefix: of all keys.
+        may_be_left_out: whether ``model`` is such a group.
     """
     for key, field in model.model_fields.items():
         annotation = field.annotation
         if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            yield from config_fields(annotation, f"{prefix}{key}.")
+            yield from config_fields(annotation, f"{prefix}{key}.", may_be_left_out)
             continue
         default = field.get_default(call_default_factory=True)
         yield {
@@ -134,6 +141,14 @@ def config_fields(model: type[BaseModel], prefix: str = "") -> typing.Iterator[d
             "required": field.is_required(),
             "description": field.description or "",
         }
+        optional = _optional_group(annotation)
+        if optional is not None and not may_be_left_out:
+            yield from config_fields(optional, f"{prefix}{key}.", may_be_left_out=True)
+
+
+def _optional_group(annotation: Any) -> type[BaseModel] | None:
+    parts = get_args(annotation) if type(None) in get_args(annotation) else ()
+    return next((part for part in parts if isinstance(part, type) and issubclass(part, BaseModel)), None)
 
 
 def type_text(annotation: Any) -> str:

@@ -12,6 +12,7 @@ from latent.config import LatentR3Config
 from latent.method import LatentR3
 from recbench.contracts.config import build_config
 from recbench.contracts.errors import ConfigError
+from recbench.methods.listing import describe_method
 
 SFT_ALONE = {"rl": {"enabled": False}}
 
@@ -120,3 +121,13 @@ def test_two_thoughts_begin_with_the_trained_model_with_one() -> None:
     scratch = LatentR3(config(thoughts=2)).starts_from()
     assert scratch is not None
     assert scratch.fit_identity() == identity(thoughts=2, **SFT_ALONE)
+
+
+def test_every_setting_is_shown_with_its_meaning() -> None:
+    fields = {field["key"]: field for field in describe_method("latentr3")["config"]}
+    assert all(field["description"] for field in fields.values())
+    for key in ("thought_at_inference", "start_from", "start_from.thoughts", "sft.lora", "sft.lora.rank", "rl.reward"):
+        assert key in fields
+    # Groups that may be left out stay closed inside such groups.
+    assert "start_from.rl" in fields
+    assert "start_from.rl.sigma" not in fields
