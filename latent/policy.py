@@ -201,8 +201,8 @@ class LatentPolicy(Objective):
     def _loss(self, samples: Samples, past: Sequence[Experience]) -> Tensor:
         """Eq. 8, with its KL term."""
         clips = (self.settings.clip_low, self.settings.clip_high)
-        rows = (part.flatten(0, 1) for part in (samples.logprobs, samples.mask))
-        loss, notes = experience_loss(*rows, past, clips, self.settings.beta)
+        logprobs, mask = samples.logprobs.flatten(0, 1), samples.mask.flatten(0, 1)
+        loss, notes = experience_loss(logprobs, mask, past, clips, self.settings.beta)
         for name, value in notes.items():
             self.note(name, value)
         return loss

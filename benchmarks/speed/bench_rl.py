@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from benchmarks.speed.published_latent import rl_loss
-from benchmarks.speed.training_steps import BEGINNING, compare_steps, make_work
+from benchmarks.speed.training_steps import BEGINNING, CONDITIONS, compare_steps, make_work
 from latent.policy import LatentPolicy
 from latent.rl_config import RlSettings
 
@@ -27,8 +27,12 @@ def run(repeats: int = 3) -> dict[str, Any]:
     finally:
         torch.set_num_threads(threads)
     sizes = {"prompts": GROUPS, "samples": SAMPLES, "prompt_tokens": PROMPT, "shared_tokens": BEGINNING}
-    sizes |= {"answer_tokens": ANSWER, "model": "micro, random weights", "device": "cpu", "threads": 1}
-    return {"name": NAME, **shared, "sizes": {**sizes, "repeats": repeats}, "nothing_shared": nothing}
+    return {
+        "name": NAME,
+        **shared,
+        "sizes": {**sizes, "answer_tokens": ANSWER, **CONDITIONS, "repeats": repeats},
+        "nothing_shared": nothing,
+    }
 
 
 def _measure(beginning: int, repeats: int) -> dict[str, Any]:
@@ -41,6 +45,6 @@ def _measure(beginning: int, repeats: int) -> dict[str, Any]:
     return compare_steps(
         work,
         lambda: policy(**batch)["loss"],
-        lambda: rl_loss(work.writer.lm, work.writer.attention, work.sequences, noise, settings.scope)[0],
+        lambda: rl_loss(work.writer.lm, work.attention, work.sequences, noise, settings.scope)[0],
         repeats,
     )

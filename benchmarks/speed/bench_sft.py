@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from benchmarks.speed.published_latent import sft_loss
-from benchmarks.speed.training_steps import BEGINNING, compare_steps, make_work
+from benchmarks.speed.training_steps import BEGINNING, CONDITIONS, compare_steps, make_work
 from recbench.llm.sft import SftObjective
 
 NAME = "sft"
@@ -30,7 +30,7 @@ def run(repeats: int = 5) -> dict[str, Any]:
     return {
         "name": NAME,
         **shared,
-        "sizes": {**sizes, "model": "micro, random weights", "device": "cpu", "threads": 1, "repeats": repeats},
+        "sizes": {**sizes, **CONDITIONS, "repeats": repeats},
         "nothing_shared": nothing,
     }
 
@@ -41,6 +41,6 @@ def _measure(beginning: int, repeats: int) -> dict[str, Any]:
     return compare_steps(
         work,
         lambda: objective(**work.batch)["loss"],
-        lambda: sft_loss(work.writer.lm, work.writer.attention, work.sequences),
+        lambda: sft_loss(work.writer.lm, work.attention, work.sequences),
         repeats,
     )

@@ -21,6 +21,7 @@ from recbench.llm.presets import PRESETS
 #: Tokens of the instruction, the same in all prompts of a data set: what the "alpaca" prompt has with the tokenizers
 #: of the presets on ml-100k and beauty_2014.
 BEGINNING = 67
+CONDITIONS = {"model": "micro, random weights", "device": "cpu", "threads": 1}
 TOLERANCE = 1e-4
 
 
@@ -29,11 +30,13 @@ class Work:
     """A model with random weights, and prompts of random tokens.
 
     Attributes:
+        writer, attention: the model, and its LatentRATT.
         prompt_ids: int64 (B, P); the first columns are equal in all rows.
         answer_ids: int64 (B, T).
     """
 
     writer: LatentWriter
+    attention: LatentAttention
     prompt_ids: Tensor
     answer_ids: Tensor
 
@@ -69,7 +72,7 @@ def make_work(preset: str, rows: int, prompt_tokens: int, answer_tokens: int, be
         prompts = torch.randint(0, shape.vocabulary, (rows, prompt_tokens))
         prompts[:, :beginning] = prompts[:1, :beginning]
         answers = torch.randint(0, shape.vocabulary, (rows, answer_tokens))
-    return Work(LatentWriter(lm, attention), prompts, answers)
+    return Work(LatentWriter(lm, attention), attention, prompts, answers)
 
 
 def compare_steps(work: Work, ours: Callable[[], Tensor], theirs: Callable[[], Tensor], repeats: int) -> dict[str, Any]:
@@ -106,7 +109,7 @@ def compare_steps(work: Work, ours: Callable[[], Tensor], theirs: Callable[[], T
         "ratio_cpu": slow.over(times, "cpu"),
         "noise": times.noise,
         "max_relative_difference": difference,
-        "peak_memory_mb": {"ours": _peak(lambda: step(ours)) / 1e6, "baseline": _peak(lambda: step(theirs)) / 1e6},
+        "peak_memory_mb": {"ours": _peak(work, ours) / 1e6, "baseline": _peak(work, theirs) / 1e6},
     }
 
 
@@ -117,10 +120,11 @@ def _largest_difference(ours: tuple[Tensor, dict[str, Tensor]], theirs: tuple[Te
     return max(float((a - b).norm() / b.norm()) for a, b in pairs)
 
 
-def _peak(step: Callable[[], Any]) -> int:
-    """Return the largest number of bytes that tensors made by a step held at once, as torch's profiler saw it."""
+def _peak(work: Work, loss: Callable[[], Tensor]) -> int:
+    """Return the bytes that tensors made by a step held at most at once, as torch's profiler saw it."""
+    work.writer.zero_grad(set_to_none=True)
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as recorded:
-        step()
+        loss().backward()
     held = peak = 0
     for event in sorted(recorded.profiler.kineto_results.events(), key=lambda event: event.start_ns()):
         if event.name() == "[memory]":

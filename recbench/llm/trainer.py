@@ -24,7 +24,7 @@ from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
 
 from recbench.artifacts.files import read_json, write_json
-from recbench.contracts.errors import TrainingError
+from recbench.contracts.errors import ConfigError, TrainingError
 from recbench.llm.batches import (
     Collate,
     MicroBatch,
@@ -61,6 +61,9 @@ class StageTrainer(Trainer):
         collate: rows -> batch of the objective.
         meter: counts tokens.
         repeats: optimizer steps taken in a row on the same rows.
+
+    Raises:
+        ConfigError: the processes were started with an engine that shards weights.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class StageTrainer(Trainer):
         repeats: int = 1,
     ) -> None:
         super().__init__(model=objective, args=args, data_collator=collate)
+        self._refuse_sharded_weights()
         # All losses come out divided by what the whole step has, so Trainer must not divide them again.
         self.model_accepts_loss_kwargs = True
         self.objective = objective
@@ -94,6 +98,21 @@ class StageTrainer(Trainer):
         self._step_batches: list[MicroBatch] = []
         self._begun = 0
         self._step_loss = torch.zeros(())
+
+    def _refuse_sharded_weights(self) -> None:
+        """Refuse engines that leave each process a part of the weights.
+
+        Raises:
+            ConfigError: that is how the run was started.
+        """
+        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
+        if self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3):
+            engine = "FSDP" if self.is_fsdp_enabled else "DeepSpeed ZeRO-3"
+            raise ConfigError(
+                f"{engine} leaves each process a part of the weights, but checkpoints and lists are made by one "
+                "process, from all of them.",
+                "Use DDP (torchrun), DeepSpeed ZeRO-2, which shards gradients and the optimizer's state only, or LoRA.",
+            )
 
     @property
     def rows_per_pass(self) -> int:

@@ -104,3 +104,30 @@ def test_evaluation_reads_every_row_once_and_long_ones_first() -> None:
     parts = [list(sorted_batches(rows, 2, process, 2)) for process in (0, 1)]
     assert [row["number"] for row in parts[0][0]] == [0, 2]
     assert sorted(row["number"] for part in parts for batch in part for row in batch) == list(range(7))
+
+
+def test_padding_by_hand() -> None:
+    # Sorted by prompt: 1 2 | 3 4 | 9, with answers 5 1 | 1 1 | 2.
+    prompts, answers = np.array([4, 1, 9, 3, 2]), np.array([1, 5, 2, 1, 1])
+    cells = 2 * (2 + 5) + 2 * (4 + 1) + 9 + 2
+    assert StepBatches(prompts, 2, 1, seed=0).padding(prompts, answers) == pytest.approx(1 - (19 + 10) / cells)
+    whole = StepBatches(prompts, 2, 1, seed=0, drop_last=True)
+    assert whole.padding(prompts, answers) == pytest.approx(1 - (10 + 8) / (2 * (2 + 5) + 2 * (4 + 1)))
+    assert StepBatches(prompts, 9, 1, seed=0, drop_last=True).padding(prompts) == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(n_rows=st.integers(1, 200), size=st.integers(1, 8), epoch=st.integers(0, 2))
+def test_padding_is_that_of_the_batches_and_less_than_without_sorting(n_rows: int, size: int, epoch: int) -> None:
+    lengths = np.random.default_rng(n_rows).integers(1, 40, n_rows)
+    batches = StepBatches(lengths, size, 1, seed=3)
+    rows = make_rows(lengths.tolist())
+    made = [make_batch([rows[row] for row in batch], collate) for batch in batches]
+    padding = batches.padding(lengths, np.full(n_rows, 2))
+    assert padding == pytest.approx(1 - sum(b.tokens for b in made) / sum(b.cells for b in made))
+    batches.set_epoch(epoch)
+    assert batches.padding(lengths, np.full(n_rows, 2)) == padding, "a stage that is resumed later says the same"
+    if size > 1 and n_rows >= 100:
+        shuffled = np.random.default_rng(1).permutation(lengths)
+        cells = sum(len(part) * part.max() for part in np.split(shuffled, range(size, n_rows, size)))
+        assert padding < (1 - lengths.sum() / cells) / 2

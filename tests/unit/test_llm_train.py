@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,9 @@ from safetensors.torch import load_file
 
 from recbench.contracts.errors import ConfigError, TrainingError
 from recbench.contracts.method import RunContext
+from recbench.llm.objective import Gather, Tensors
 from recbench.llm.train import Objective, TrainSettings, run_stage
+from recbench.llm.trainer import StageTrainer
 from recbench.testing.tiny import tiny_catalog
 
 SETTINGS = TrainSettings(
@@ -258,3 +261,55 @@ def test_global_random_state_is_left_alone(tmp_path: Path) -> None:
     assert random.getstate() == before[0]
     assert np.random.get_state()[1].tolist() == before[1]
     assert torch.equal(torch.get_rng_state(), before[2])
+
+
+@pytest.mark.parametrize(("fsdp", "zero_stage"), [(True, None), (False, 3), (False, 2)])
+def test_engines_that_shard_weights_are_refused(fsdp: bool, zero_stage: int | None) -> None:
+    state = SimpleNamespace(deepspeed_plugin=zero_stage and SimpleNamespace(zero_stage=zero_stage))
+    trainer = SimpleNamespace(is_fsdp_enabled=fsdp, accelerator=SimpleNamespace(state=state))
+    if zero_stage == 2:
+        StageTrainer._refuse_sharded_weights(trainer)
+        return
+    with pytest.raises(ConfigError, match="FSDP leaves" if fsdp else "ZeRO-3 leaves"):
+        StageTrainer._refuse_sharded_weights(trainer)
+
+
+class Watching(Regression):
+    """Writes down what it may look at before every step.
+
+    Args:
+        room: as there.
+    """
+
+    def __init__(self, room: int = 99) -> None:
+        super().__init__(room=room)
+        self.prepared: list[list[int]] = []
+        self.released = 0
+
+    def prepare(self, parts: Sequence[Tensors], gather: Gather) -> None:
+        self.prepared.append([len(part["x"]) for part in parts])
+        rows = torch.cat([part["x"] for part in parts])
+        assert torch.equal(gather(rows), rows)
+
+    def release(self) -> None:
+        self.released += 1
+
+
+def test_an_objective_sees_all_passes_of_a_step_first_and_again_when_they_shrink(tmp_path: Path) -> None:
+    settings = SETTINGS.model_copy(update={"batch_size": 8, "micro_batch_size": 4, "epochs": 1})
+    roomy, narrow = Watching(), Watching(room=2)
+    train(roomy, tmp_path / "a", settings=settings)
+    train(narrow, tmp_path / "b", settings=settings)
+    assert roomy.prepared == [[4, 4]] * 5
+    assert narrow.prepared == [[4, 4], *[[2, 2, 2, 2]] * 5]
+    assert (roomy.released, narrow.released) == (0, 1)
+
+
+def test_the_rows_of_a_step_come_together_in_the_order_of_its_batches() -> None:
+    """Two processes take the micro-batches of a step in turns; each has two of two rows."""
+    ours, theirs = torch.tensor([0, 1, 4, 5]), torch.tensor([2, 3, 6, 7])
+    trainer = SimpleNamespace(
+        args=SimpleNamespace(world_size=2, per_device_train_batch_size=2, device="cpu"),
+        accelerator=SimpleNamespace(gather=lambda rows: torch.cat([rows, theirs])),
+    )
+    assert StageTrainer._gather(trainer, ours).tolist() == list(range(8))
