@@ -45,7 +45,7 @@ def lists_of(scores: list[list[float]]) -> Rankings:
     return rankings_from_scores(np.arange(50, 50 + len(table)), table, 4)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=15, deadline=None)
 @given(scores=SCORES)
 def test_tables_and_trec_files_read_back_as_they_were(
     tmp_path_factory: pytest.TempPathFactory, scores: list[list[float]]
@@ -71,7 +71,7 @@ def test_tables_and_trec_files_read_back_as_they_were(
         np.testing.assert_array_equal(read.items, rankings.items)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(scores=SCORES, seed=st.integers(0, 5))
 def test_broken_ties_keep_the_order_of_different_scores(scores: list[list[float]], seed: int) -> None:
     rankings = lists_of(scores)
