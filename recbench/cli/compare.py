@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from rich.text import Text
 
 from recbench.cli.output import JsonFlag, console, print_json
 from recbench.contracts.errors import UsageError
@@ -17,7 +18,13 @@ if TYPE_CHECKING:
     from recbench.artifacts.store import RunStore
     from recbench.contracts.comparison import Comparison
     from recbench.experiment.pairs import CompareOptions
-    from recbench.report.document import Table
+    from recbench.report.document import Column, Row, Table
+
+
+_SIDE_BY_SIDE = 4
+# A narrow terminal leaves these columns of the pairs to --details.
+_WIDE = 120
+_WIDE_ONLY = ("users", "detectable_adjusted")
 
 
 class RunsTestName(str, Enum):
@@ -74,7 +81,8 @@ def compare(
         str | None, typer.Option(help="Takes only runs whose protocol hash begins with this.", metavar="HASH")
     ] = None,
     details: Annotated[
-        bool, typer.Option("--details", help="Show all columns: raw p-values, errors, effects.")
+        bool,
+        typer.Option("--details", help="Show all columns: raw p-values, errors, effects."),
     ] = False,
     runs_dir: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
     as_json: JsonFlag = False,
@@ -170,8 +178,8 @@ def _show(comparisons: Sequence[Comparison], details: bool) -> None:
     out = console()
     for comparison in comparisons:
         out.print(entry_table(comparison).title, style="bold", markup=False)
-        _print_table(entry_table(comparison), details)
-        _print_table(pair_table(comparison), details)
+        _print_table(entry_table(comparison))
+        (_print_details if details else _print_table)(pair_table(comparison))
         for note in comparison.notes:
             out.print(f"Note: {note}", markup=False)
     for text in explanation(*comparisons):
@@ -180,23 +188,35 @@ def _show(comparisons: Sequence[Comparison], details: bool) -> None:
         out.print(f"Warning: {warning}", markup=False)
 
 
-def _print_table(table: Table, details: bool) -> None:
+def _print_table(table: Table) -> None:
+    """Print one line per row, without the columns that are details."""
     from rich.table import Table as RichTable
-    from rich.text import Text
 
-    from recbench.report.format import cell_text
-
-    columns = [column for column in table.columns if details or not column.detail]
+    narrow = console().width < _WIDE
+    columns = [one for one in table.columns if not one.detail and not (narrow and one.key in _WIDE_ONLY)]
     drawn = RichTable()
     for column in columns:
         drawn.add_column(Text(column.title), justify="left" if column.kind in ("text", "code") else "right")
     for row in table.rows:
-        drawn.add_row(
-            *(
-                Text(cell_text(row.values.get(column.key), column.kind), "bold" if column.key in row.bold else "")
-                for column in columns
-            )
-        )
+        drawn.add_row(*(_cell(row, column) for column in columns))
     console().print(drawn)
     for note in table.notes:
         console().print(note, markup=False)
+
+
+def _print_details(table: Table) -> None:
+    """Print one line per column of a table, and one column for each of its rows, a few rows at a time."""
+    from rich.table import Table as RichTable
+
+    for begin in range(0, len(table.rows), _SIDE_BY_SIDE):
+        rows = table.rows[begin : begin + _SIDE_BY_SIDE]
+        drawn = RichTable(show_header=False)
+        for column in table.columns:
+            drawn.add_row(Text(column.title), *(_cell(row, column) for row in rows), Text(column.help, "dim"))
+        console().print(drawn)
+
+
+def _cell(row: Row, column: Column) -> Text:
+    from recbench.report.format import cell_text
+
+    return Text(cell_text(row.values.get(column.key), column.kind), "bold" if column.key in row.bold else "")

@@ -9,6 +9,7 @@ import pytest
 import yaml
 from helpers_run_commands import Here
 from helpers_runs import make_run
+from rich.console import Console
 
 from recbench.experiment.family import FamilyFile
 
@@ -41,10 +42,19 @@ def test_the_table_says_what_would_decide(runs: Path, here: Here) -> None:
     assert "p (users and seeds)" not in done.stdout
 
 
+def test_a_narrow_terminal_shows_fewer_columns(runs: Path, here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recbench.cli.compare.console", lambda: Console(width=100, highlight=False))
+    done = here("compare", "good", "weak", "--runs-dir", runs)
+    assert "better" in done.stdout
+    assert "Users + / = / −" not in done.stdout
+    assert max(map(len, done.stdout.splitlines())) <= 100
+
+
 def test_details_show_every_column(runs: Path, here: Here) -> None:
     done = here("compare", "good", "same", "--details", "--runs-dir", runs, "--margin", "2%", "--runs-test", "welch")
     assert done.returncode == 0, done.stderr
-    # Many columns share the width, so their titles may be broken over lines.
+    for title in ("p (users and seeds)", "Standard error", "A − B over users", "Detectable alone", "p (runs, Holm)"):
+        assert title in done.stdout
     assert "Welch's t-test" in done.stdout
     assert "± 2% of the mean of B" in done.stdout
 

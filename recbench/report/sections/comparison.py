@@ -94,8 +94,8 @@ def explanation(comparison: Comparison, *others: Comparison) -> list[str]:
         )
     kinds = {pair.runs_test.kind for pair in pairs if pair.runs_test}
     words += [
-        f"p ({_RUNS_TEST[kind]}): over run means, as published, adjusted in the same way. It asks whether new runs on "
-        "these users would differ, not whether other users would agree; verdicts do not use it."
+        f"p (runs): {_RUNS_TEST[kind]} over run means, as published, adjusted in the same way. It asks whether new "
+        "runs on these users would differ, not whether other users would agree; verdicts do not use it."
         for kind in sorted(kinds)
     ]
     return words
