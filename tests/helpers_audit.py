@@ -51,8 +51,8 @@ def events(draw: st.DrawFn, n_users: int = 3, n_items: int = 4, n_times: int = 3
     return found
 
 
-def other_orders(dataset: Dataset) -> Iterator[Dataset]:
-    """Return the data set with the items of every (user, time) in every order."""
+def other_orders(dataset: Dataset, only: tuple[int, int] | None = None) -> Iterator[Dataset]:
+    """Return the data set with the items of every (user, time), or of this one only, in every order."""
     moments = [
         list(group)
         for _, group in itertools.groupby(
@@ -60,5 +60,9 @@ def other_orders(dataset: Dataset) -> Iterator[Dataset]:
             key=lambda event: (event[0], event[1]),
         )
     ]
-    for orders in itertools.product(*(set(itertools.permutations(group)) for group in moments)):
+    choices = [
+        set(itertools.permutations(group)) if only in (None, tuple(map(int, group[0][:2]))) else [tuple(group)]
+        for group in moments
+    ]
+    for orders in itertools.product(*choices):
         yield dataset_of([(int(u), int(i), int(t)) for group in orders for u, t, i in group], dataset.catalog.titles)

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from recbench.audit import list_faults, list_scores
+from recbench.audit import list_faults, list_order, list_scores
 from recbench.audit.dataset import in_order
 from recbench.audit.list_subject import ListSubject
 from recbench.audit.listfile import Lines
 from recbench.audit.subject import Subject
-from recbench.contracts.audit import AuditReport, Finding
+from recbench.contracts.audit import AuditReport, Finding, NotChecked
 
-CHECKS: tuple[Callable[[ListSubject], Finding], ...] = (
+CHECKS: tuple[Callable[[ListSubject], Finding | NotChecked], ...] = (
     list_faults.check_unreadable,
     list_faults.check_unknown_examples,
     list_faults.check_unknown_items,
@@ -25,6 +25,7 @@ CHECKS: tuple[Callable[[ListSubject], Finding], ...] = (
     list_scores.check_ranks,
     list_scores.check_truths,
     list_scores.check_history,
+    list_order.check_time_order,
 )
 
 
@@ -39,9 +40,9 @@ def audit_lists(lines: Lines, data: Subject, source: str, changed: tuple[str, ..
     """
     subject = ListSubject(lines, data)
     split = data.split
-    findings = [check(subject) for check in CHECKS]
+    outcomes = [check(subject) for check in CHECKS]
     if changed:
-        findings.append(list_faults.report_changed(changed))
+        outcomes.append(list_faults.report_changed(changed))
     return AuditReport(
         kind="lists",
         dataset=data.dataset.name,
@@ -55,5 +56,6 @@ def audit_lists(lines: Lines, data: Subject, source: str, changed: tuple[str, ..
         n_valid=len(split.valid),
         n_test=len(split.test),
         n_users=len(np.unique(split.test.user)),
-        findings=in_order(findings),
+        findings=in_order(outcome for outcome in outcomes if isinstance(outcome, Finding)),
+        not_checked=tuple(outcome for outcome in outcomes if isinstance(outcome, NotChecked)),
     )

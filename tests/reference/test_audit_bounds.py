@@ -15,6 +15,7 @@ from recbench.audit.build import change_of_rows
 from recbench.audit.dataset import audit_dataset
 from recbench.audit.events import copy_metrics
 from recbench.audit.leaks import first_times, occurs_in
+from recbench.audit.list_order import find_openings, metric_under_orders
 from recbench.audit.subject import Subject
 from recbench.audit.titles import title_ceiling
 from recbench.contracts.audit import Finding
@@ -117,7 +118,7 @@ def test_no_order_of_the_instant_of_a_cut_changes_more_than_the_bound(found: lis
     assert finding.count == min(size, len(movable) - size)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(found=events(n_times=5, step=9 * HOUR_S), seed=st.integers(0, 9), boundary=st.sampled_from(["row", "time"]))
 def test_no_shift_of_the_cut_changes_more_than_the_bound(found: list[Event], seed: int, boundary: str) -> None:
     subject = cut(found, ratios=(1, 0, 1), boundary=boundary)
@@ -180,7 +181,7 @@ HISTORIES = st.lists(st.lists(st.integers(0, 7), min_size=3, max_size=4), min_si
 K = 3
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(targets=TARGETS, histories=HISTORIES, seed=st.integers(0, 10**6), masked=st.booleans())
 def test_no_method_of_titles_alone_exceeds_the_ceiling(
     targets: list[int], histories: list[list[int]], seed: int, masked: bool
@@ -203,7 +204,7 @@ def test_no_method_of_titles_alone_exceeds_the_ceiling(
         assert table[f"item/{name}@{K}"].mean() == pytest.approx(ceiling[name], abs=CLOSE)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(targets=TARGETS, histories=HISTORIES, seed=st.integers(0, 10**6), once=st.booleans())
 def test_two_truths_differ_through_shared_targets_by_their_share_at_most(
     targets: list[int], histories: list[list[int]], seed: int, once: bool
@@ -238,7 +239,7 @@ def test_a_title_listed_twice_also_moves_targets_that_share_nothing() -> None:
     assert table["title/HR@2"].mean() - table["item/HR@2"].mean() == 1.0
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(targets=TARGETS, histories=HISTORIES, seed=st.integers(0, 10**6))
 def test_never_listing_some_items_loses_their_share_at_most(
     targets: list[int], histories: list[list[int]], seed: int
@@ -254,7 +255,7 @@ def test_never_listing_some_items_loses_their_share_at_most(
     assert (values[0] - values[1] <= dropped[subject.test.target].mean() + CLOSE).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(targets=TARGETS, histories=HISTORIES)
 def test_masked_histories_leave_the_stated_ceiling_and_copies_are_exact(
     targets: list[int], histories: list[list[int]]
@@ -276,6 +277,40 @@ def test_masked_histories_leave_the_stated_ceiling_and_copies_are_exact(
         assert table[f"item/{name}@{K}"].mean() == pytest.approx(value, abs=CLOSE)
 
 
+@pytest.mark.parametrize("boundary", ["row", "time"])
+@settings(max_examples=30, deadline=None)
+@given(found=events(n_users=2), seed=st.integers(0, 10**6))
+def test_rows_that_open_an_instant_have_these_metrics_under_all_its_orders(
+    boundary: str, found: list[Event], seed: int
+) -> None:
+    rules = {"ratios": (2, 0, 2), "boundary": boundary}
+    subject = cut(found, **rules)
+    test = subject.test
+    scores = np.random.default_rng(seed).integers(0, 6, (len(test), 12)).astype(float)
+    lists = rankings_from_scores(test.example_id, scores, 12)
+
+    def values(rows: Examples) -> np.ndarray:
+        table = evaluate(lists, rows, subject.dataset.catalog, subject.dataset.users, (K,))
+        return table[f"item/NDCG@{K}"].to_numpy()
+
+    openings = find_openings(subject)
+    base = values(test)
+    sums = dict.fromkeys(("expected", "best", "worst"), base.sum())
+    for row in openings.rows:
+        moment = (int(test.user[row]), int(test.timestamp[row]))
+        possible = []
+        for other in other_orders(subject.dataset, moment):
+            rows = subject_of(other, **rules).test
+            assert rows.history(row).tolist() == test.history(row).tolist()  # the same question
+            possible.append(values(rows)[row])
+        for name, pick in (("expected", np.mean), ("best", max), ("worst", min)):
+            sums[name] += pick(possible) - base[row]
+    result = metric_under_orders("NDCG", lists, test.target, openings, 12, K)
+    assert result.now == pytest.approx(base.mean(), abs=CLOSE)
+    for name, total in sums.items():
+        assert getattr(result, name) == pytest.approx(total / len(test), abs=CLOSE)
+
+
 @settings(max_examples=40, deadline=None)
 @given(found=events(n_users=4, n_items=12))
 def test_the_most_popular_list_is_exact(found: list[Event]) -> None:
@@ -290,7 +325,7 @@ def test_the_most_popular_list_is_exact(found: list[Event]) -> None:
     assert effect.ndcg == pytest.approx(table["item/NDCG@10"].mean(), abs=CLOSE)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(found=events(n_items=2), max_history=st.integers(1, 2))
 def test_twins_and_first_times_equal_plain_loops(found: list[Event], max_history: int) -> None:
     subject = cut(found, split="global-time", ratios=(2, 1, 2), max_history=max_history)

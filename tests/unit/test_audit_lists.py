@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import itertools
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -130,7 +131,7 @@ def test_one_score_for_all_places_is_a_danger() -> None:
     assert (ties.count, ties.facts["lists with one score only"], ties.rating) == (3, 3, "danger")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 @given(st.lists(st.lists(st.integers(0, 2), min_size=12, max_size=12), min_size=3, max_size=3))
 def test_the_bound_of_ties_is_the_best_or_the_worst_order(scores: list[list[int]]) -> None:
     subject = rows()
@@ -182,6 +183,34 @@ def test_lists_that_mask_the_history_on_their_own() -> None:
     assert (under.count, under.rating) == (3, "danger")
     assert check("lists-history", without, rows(mask_history=True)).count == 0
     assert check("lists-history", SOUND).count == 0
+
+
+def test_the_first_row_of_an_instant_may_have_any_of_its_targets() -> None:
+    # The user's last three events share a time: its first row may have the targets i1, i2 and i3, the others are left.
+    found = [(0, 6, 0), (0, 7, 1), (0, 8, 2), (0, 9, 3), (0, 1, 9), (0, 2, 9), (0, 3, 9)]
+    subject = subject_of(dataset_of(found, TITLES), ratios=(3, 0, 3))
+    ids = subject.test.example_id.tolist()
+    lists = [full_list(ids[0], ["i2", "i1"], 2), full_list(ids[1], ["i2"], 1), full_list(ids[2], ["i5"], 1)]
+    order = check("lists-time-order", list(itertools.chain(*lists)), subject)
+    assert (order.count, order.out_of) == (1, 3)
+    names = ("now", "on average", "at worst", "at best")
+    assert [order.facts[f"HR@10 {name}"] for name in names] == pytest.approx([2 / 3, 5 / 9, 1 / 3, 2 / 3])
+    second = 1 / np.log2(3)
+    expected = [second + 1, (1 + second) / 3 + 1, 1.0, 2.0]
+    assert [order.facts[f"NDCG@10 {name}"] for name in names] == pytest.approx([value / 3 for value in expected])
+    assert order.effect is not None
+    assert order.effect.exact
+    assert (order.effect.hr, order.rating) == (pytest.approx(1 / 9), "danger")
+    assert check("lists-time-order", SOUND).count == 0
+
+
+def test_without_times_orders_are_not_checked() -> None:
+    timed = dataset_of([(user, (user + place) % 8, place) for user in range(3) for place in range(4)], TITLES)
+    subject = subject_of(replace(timed, has_time=False), split="leave-one-out")
+    lists = [full_list(example, ["i1"]) for example in subject.test.example_id.tolist()]
+    report = audit(list(itertools.chain(*lists)), subject)
+    assert [one.code for one in report.not_checked] == ["lists-time-order"]
+    assert len(report.findings) == len(CHECKS) - 1
 
 
 def test_lines_that_cannot_be_read_are_told() -> None:
