@@ -29,14 +29,6 @@ class BootstrapMeans:
     means: np.ndarray
     seed: int
 
-    def interval(self, column: int, level: float = LEVEL) -> tuple[float, float]:
-        """Return the percentile interval of one column's mean."""
-        return _percentiles(self.means[:, column], level)
-
-    def difference_interval(self, a: int, b: int, level: float = LEVEL) -> tuple[float, float]:
-        """Return the percentile interval of the mean of column ``a`` minus the mean of column ``b``."""
-        return _percentiles(self.means[:, a] - self.means[:, b], level)
-
 
 def cluster_totals(values: np.ndarray, cluster: np.ndarray, n_clusters: int) -> np.ndarray:
     """Return float64 (U, C): the sum over each cluster's rows.
@@ -73,9 +65,3 @@ def bootstrap_means(
         parts.append(times_drawn.astype(np.float64) @ columns)
     resampled = np.concatenate(parts)
     return BootstrapMeans(resampled[:, :-1] / resampled[:, -1:], seed)
-
-
-def _percentiles(values: np.ndarray, level: float) -> tuple[float, float]:
-    tail = 100 * (1 - level) / 2
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return float(low), float(high)
