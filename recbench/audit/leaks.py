@@ -127,16 +127,15 @@ def check_identical(subject: Subject) -> Finding:
 
 def occurs_in(rows: Examples, others: Examples) -> np.ndarray:
     """Return bool (N,): rows with the same user, history and target as some row of the other part."""
-    length = max((int(part.history_length.max(initial=0)) for part in (rows, others)), default=0)
     # Only rows whose user and target occur in both parts are worth comparing in full.
-    n_items = 1 + max((int(part.target.max(initial=0)) for part in (rows, others)), default=0)
+    n_items = 1 + max(int(part.target.max(initial=0)) for part in (rows, others))
     keys = [part.user.astype(np.int64) * n_items + part.target for part in (rows, others)]
     mine, theirs = np.flatnonzero(np.isin(keys[0], keys[1])), np.flatnonzero(np.isin(keys[1], keys[0]))
     found = np.zeros(len(rows), dtype=bool)
-    known = {_whole(others, int(row), length) for row in theirs}
-    found[mine] = [_whole(rows, int(row), length) in known for row in mine]
+    known = {_whole(others, int(row)) for row in theirs}
+    found[mine] = [_whole(rows, int(row)) in known for row in mine]
     return found
 
 
-def _whole(part: Examples, row: int, length: int) -> tuple[int, ...]:
-    return int(part.user[row]), int(part.target[row]), *part.history(row).tolist()[-length:]
+def _whole(part: Examples, row: int) -> tuple[int, ...]:
+    return int(part.user[row]), int(part.target[row]), *part.history(row).tolist()

@@ -119,8 +119,23 @@ def check_boundary(subject: Subject) -> Finding | NotChecked:
         return NotChecked(code=code, title=title, reason="A part is empty, so there is no cut.")
     n = len(split.test)
     valid = cut_between([split.train], split.valid)
-    as_time = cut.before / (n + cut.before)
-    by_time = "; 'boundary=time' puts the whole instant into the later part"
+    as_time = change_of_rows(n, leaving=0, joining=cut.before)
+    facts: dict[str, Plain] = {
+        "instant": iso_time(cut.instant),
+        "rows before the cut": cut.before,
+        "rows behind the cut": cut.behind,
+        "effect of boundary=time, at most": as_time,
+    }
+    if valid:
+        facts |= {"validation: rows before the cut": valid.before, "validation: rows behind the cut": valid.behind}
+    advice = "Nothing to do."
+    if cut.before:
+        advice = "The source fixes this split; say so."
+    if cut.before and subject.protocol.split == "global-time":
+        advice = (
+            "Use --set protocol.boundary=time, which puts the whole instant into the later part (HR@10 and NDCG@10 of "
+            f"given lists then change by at most {as_time:.4f})."
+        )
     return make_finding(
         code,
         title,
@@ -135,23 +150,8 @@ def check_boundary(subject: Subject) -> Finding | NotChecked:
         f"the cut and {cut.behind:,} behind it. Another order would exchange up to "
         f"{of(cut.exchangeable, n, 'test rows')}."
         + (f" The validation rows begin likewise with {valid.before:,} and {valid.behind:,}." if valid else ""),
-        advice=f"Use --set protocol.boundary=time{by_time} (HR@10 and NDCG@10 of given lists then change by at most "
-        f"{as_time:.4f})."
-        if cut.before and subject.protocol.split == "global-time"
-        else "Nothing to do."
-        if not cut.before
-        else "The source fixes this split; say so.",
-        facts={
-            "instant": iso_time(cut.instant),
-            "rows before the cut": cut.before,
-            "rows behind the cut": cut.behind,
-            "effect of boundary=time, at most": as_time,
-            **(
-                {"validation: rows before the cut": valid.before, "validation: rows behind the cut": valid.behind}
-                if valid
-                else {}
-            ),
-        },
+        advice=advice,
+        facts=facts,
         examples=subject.examples(split.test.timestamp == cut.instant) if cut.exchangeable else (),
     )
 
