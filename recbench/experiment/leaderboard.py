@@ -31,8 +31,7 @@ def make_leaderboard(entries: Sequence[Entry], backbone: str | None, runs_dir: P
     """
     manifest = entries[0].manifest
     protocol = manifest.protocol
-    known = parse_columns(entries[0].runs[0].metrics().columns, "item")
-    aligned = align(entries, [metric_column(truth, name) for truth in TRUTHS for name in known])
+    aligned = align(entries, _shared_columns(entries))
     cutoffs = [k for k in _SHOWN_CUTOFFS if k in protocol.cutoffs] or [max(protocol.cutoffs)]
     shown = tuple(f"{name}@{k}" for k in cutoffs for name in ("NDCG", "HR"))
     means = aligned.column(metric_column("item", shown[0])).mean(axis=1)
@@ -59,6 +58,18 @@ def make_leaderboard(entries: Sequence[Entry], backbone: str | None, runs_dir: P
         warnings=tuple(tryouts),
         notes=tuple(note for note in notes if note not in tryouts),
     )
+
+
+def _shared_columns(entries: Sequence[Entry]) -> list[str]:
+    """Return the metrics that all runs have: another version of recbench may have measured more or fewer.
+
+    Raises:
+        ArtifactError: a table of metrics cannot be read.
+    """
+    headers = [run.metrics_columns() for entry in entries for run in entry.runs]
+    shared = set(headers[0]).intersection(*headers[1:])
+    known = [metric_column(truth, name) for truth in TRUTHS for name in parse_columns(headers[0], truth)]
+    return [column for column in known if column in shared]
 
 
 def _row(compared: ComparedEntry, entry: Entry, aligned: AlignedMetrics, number: int, runs_dir: Path) -> LeaderboardRow:

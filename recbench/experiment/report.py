@@ -36,6 +36,7 @@ from recbench.report.format import slug
 from recbench.report.render import check_target, write_report
 from recbench.report.sections.audit import audit_headline, audit_section
 from recbench.report.sections.beyond import beyond_section
+from recbench.report.sections.comparison import comparison_section
 from recbench.report.sections.curves import curves_section
 from recbench.report.sections.introduction import introduction, overview
 from recbench.report.sections.latency import latency_section
@@ -44,8 +45,8 @@ from recbench.report.sections.paper import paper_section
 from recbench.report.sections.rebuild import rebuild_section
 from recbench.report.sections.regret import regret_section
 from recbench.report.sections.runs import damaged_section, unfinished_section
-from recbench.report.sections.slices import slices_section
 from recbench.report.sections.significance import significance_section
+from recbench.report.sections.slices import slices_section
 
 log = logging.getLogger(__name__)
 
@@ -85,12 +86,13 @@ def collect(store: RunStore) -> Document:
                 problems.append(str(error))
             else:
                 by_key.setdefault(group_key(run.manifest), []).append(run)
-    boards, groups = [], []
+    boards: dict[str, Leaderboard] = {}
+    groups = []
     for _, comparable in sorted(by_key.items(), key=lambda item: (item[1][0].manifest.limited, item[0])):
         for backbone, members in _by_backbone(comparable):
             try:
                 board, group = _group(backbone, members, store.runs_dir, problems)
-                boards.append(board)
+                boards[group.slug] = board
                 groups.append(group)
             except ArtifactError as error:
                 log.warning("A group is left out: %s", error)
@@ -168,9 +170,9 @@ def _parts(group: _Gathered) -> Iterable[_Part]:
     return (
         _Part("leaderboard", "Leaderboard", lambda: _leaderboard(group)),
         _Part("audit", "Audit of the data", lambda: audit_section(*group.audit)),
+        _Part("comparison", "Which differences are real?", lambda: comparison_section(group.board.comparison)),
         _Part("significance", "Who is better than whom", lambda: significance_section(group.board.comparison)),
         _Part("paper", "Beside the paper", lambda: paper_section(group.board)),
-        # comparison goes before significance.
         _Part("slices", "Slices", lambda: slices_section(slices_of_group(group.entries, group.board.metrics[0]))),
         _Part("beyond", "Beyond accuracy", lambda: beyond_section(beyond_of_group(group.entries))),
         _Part("latency", "Cost and quality", lambda: latency_section(latency_of_group(group.entries))),

@@ -22,9 +22,8 @@ def csv_files(document: Document) -> dict[str, str]:
     for group in document.groups:
         for section in group.sections:
             _add(lines, section, _identity(group))
-    for section in (document.overview, *document.sections):
-        if section:
-            _add(lines, section, {})
+    for section in (*([document.overview] if document.overview else []), *document.sections):
+        _add(lines, section, {})
     return {name: _csv(rows) for name, rows in lines.items()}
 
 
@@ -46,9 +45,8 @@ def plain_values(table: Table, row: Row) -> dict[str, Any]:
     for column in table.columns:
         value = row.values.get(column.key)
         if column.kind in ("interval", "signed_interval", "change_interval"):
-            known = isinstance(value, Interval) and not is_missing(value)
-            values[f"{column.key}_low"] = value.low if known else None
-            values[f"{column.key}_high"] = value.high if known else None
+            ends = (value.low, value.high) if isinstance(value, Interval) and not is_missing(value) else (None, None)
+            values[f"{column.key}_low"], values[f"{column.key}_high"] = ends
         elif column.kind == "range":
             values[f"{column.key}_first"], values[f"{column.key}_last"] = value or (None, None)
         else:

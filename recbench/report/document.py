@@ -65,6 +65,7 @@ class Row:
         values: column key -> value; a missing key is None.
         bold: keys of the cells that stand out.
         marks: key -> a short mark behind the value, such as a significance sign; the table's notes explain it.
+        link: slug of the group that the row is about; its first text leads there.
         details: what a reader sees who asks for more about this row (HTML only, so it may hold nothing that stands
             nowhere else).
     """
@@ -72,6 +73,7 @@ class Row:
     values: Mapping[str, Any]
     bold: frozenset[str] = frozenset()
     marks: Mapping[str, str] | None = None
+    link: str = ""
     details: Section | None = None
 
 
@@ -85,6 +87,7 @@ class Table:
         columns, rows: the content.
         notes: sentences below it: what bold and marks mean, warnings.
         headline: the main table of its section; formats for print may leave others out.
+        searched: readers will want to find rows in it, however few there are (HTML).
         in_csv: False where another table holds the same numbers in a form that suits machines better.
     """
 
@@ -94,6 +97,7 @@ class Table:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()
     headline: bool = False
+    searched: bool = False
     in_csv: bool = True
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from io import BytesIO, StringIO
@@ -99,9 +99,19 @@ def marker_of(number: int) -> str:
     return MARKERS[number % len(MARKERS)]
 
 
-def wrapped(label: str, width: int = 28) -> str:
+def wrapped(label: str, width: int = 36) -> str:
     """Return a long label in several lines, so that names leave room for what they name."""
     return "\n".join(textwrap.wrap(label, width, break_on_hyphens=True)) or label
+
+
+def row_height(labels: Sequence[str], least: float) -> float:
+    """Return the inches of one row beside these labels.
+
+    Args:
+        labels: in lines, as :func:`wrapped` gives them.
+        least: height of a row with a label of one line.
+    """
+    return least + 0.16 * max((label.count("\n") for label in labels), default=0)
 
 
 @dataclass(frozen=True)

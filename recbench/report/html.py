@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from recbench.contracts.comparison import Interval
 from recbench.report.csvfile import table_name
 from recbench.report.document import Column, Document, Figure, Row, Section, Table
-from recbench.report.figures import GREY, GRID, INK, PAPER, Drawn
+from recbench.report.figures import COLOURS, GREY, GRID, INK, PAPER, Drawn
 from recbench.report.format import cell_text, is_missing
 from recbench.report.inline import render
 
@@ -24,8 +24,10 @@ _TEMPLATES = Path(__file__).parent / "templates"
 _LEFT = ("text", "code")
 # Longer texts are wrapped, where a cell is otherwise one line.
 _LONG = 44
-_ROWS_TO_FILTER = 4
-_THEMED = {INK: "currentColor", GREY: "var(--muted)", GRID: "var(--line)", PAPER: "var(--paper)"}
+_ROWS_TO_FILTER = 12
+_THEMED = {INK: "currentColor", GREY: "var(--muted)", GRID: "var(--line)", PAPER: "var(--paper)"} | {
+    colour.lower(): f"var(--colour-{number})" for number, colour in enumerate(COLOURS)
+}
 
 Show = Callable[[Figure], Markup]
 
@@ -61,7 +63,7 @@ def index_html(document: Document, draw: Callable[[Figure], Drawn]) -> str:
     n = len(groups)
     # Both are our own files and not data, so they are put in as they are.
     css, script = (Markup((_TEMPLATES / name).read_text(encoding="utf-8")) for name in ("report.css", "report.js"))
-    return environment.get_template("report.html.j2").render(
+    page = environment.get_template("report.html.j2").render(
         title=document.title,
         version=document.version,
         count=f"{n} leaderboard{'' if n == 1 else 's'}" if n else "no complete run yet",
@@ -72,6 +74,8 @@ def index_html(document: Document, draw: Callable[[Figure], Drawn]) -> str:
         css=css,
         script=script,
     )
+    # Indents of the template, which would be a third of a page with many tables.
+    return re.sub(r"\n\s+<", "\n<", page)
 
 
 def _section(section: Section, anchor: str, show: Show) -> dict[str, Any]:
@@ -96,6 +100,7 @@ class _Cell:
     mark: str
     header: bool
     panel: str
+    link: str
 
 
 @dataclass
@@ -117,30 +122,31 @@ def _table(table: Table, anchor: str, show: Show) -> _TableView:
         id=anchor,
         title=table.title,
         headline=table.headline,
-        filterable=len(table.rows) >= _ROWS_TO_FILTER,
+        filterable=table.searched or len(table.rows) >= _ROWS_TO_FILTER,
         has_more=any(column.detail for column in table.columns),
         columns=[
-            {"title": column.title, "help": _plain(column.help), "classes": _classes(column, header)}
+            {"title": column.title, "help": _plain(column.help), "classes": _classes(table, column, header)}
             for column in table.columns
         ],
         notes=[_sentence(note) for note in table.notes],
     )
     for number, row in enumerate(table.rows):
         panel = f"{anchor}-p{number}" if row.details else ""
-        view.rows.append([_cell(row, column, header, panel) for column in table.columns])
+        view.rows.append([_cell(table, row, column, header, panel) for column in table.columns])
         if row.details:
             view.panels.append({"id": panel, "section": _section(row.details, panel, show)})
     return view
 
 
-def _classes(column: Column, header: str | None) -> str:
+def _classes(table: Table, column: Column, header: str | None) -> str:
     names = ["number"] if column.kind not in _LEFT else []
     names += ["header"] if column.key == header else []
     names += ["more"] if column.detail else []
+    names += ["marked"] if any((row.marks or {}).get(column.key) for row in table.rows) else []
     return " ".join(names)
 
 
-def _cell(row: Row, column: Column, header: str | None, panel: str) -> _Cell:
+def _cell(table: Table, row: Row, column: Column, header: str | None, panel: str) -> _Cell:
     value = row.values.get(column.key)
     text = cell_text(value, column.kind)
     is_header = column.key == header
@@ -148,12 +154,13 @@ def _cell(row: Row, column: Column, header: str | None, panel: str) -> _Cell:
     return _Cell(
         text=text,
         sort=_sort_value(value, column),
-        classes=(_classes(column, header) + long).strip(),
+        classes=(_classes(table, column, header) + long).strip(),
         bold=column.key in row.bold,
         code=column.kind == "code" and not is_missing(value),
         mark=(row.marks or {}).get(column.key, ""),
         header=is_header,
         panel=panel if is_header else "",
+        link=f"g-{row.link}" if is_header and row.link else "",
     )
 
 

@@ -24,8 +24,6 @@ def readme(document: Document, figures: str = "figures") -> str:
     if document.overview:
         parts += _body(document.overview)
     parts += [f"## {_plain(document.introduction.title)}", *_body(document.introduction)]
-    if len(document.groups) > 1:
-        parts.append("\n".join(f"* [{_plain(group.title)}](#{group.slug})" for group in document.groups))
     for group in document.groups:
         parts += [f'<a id="{group.slug}"></a>', f"## {_plain(group.title)}"]
         for section in group.sections:
@@ -63,21 +61,23 @@ def _table(table: Table, captioned: bool) -> Iterator[str]:
     columns = [column for column in table.columns if not column.detail]
     if captioned:
         yield f"**{_plain(table.title)}**"
+    first = next((column for column in columns if column.kind in _LEFT), None)
     header = [_plain(column.title) for column in columns]
     yield markdown_table(
         header,
-        [[_cell_markup(row, column) for column in columns] for row in table.rows],
+        [[_cell_markup(row, column, column is first) for column in columns] for row in table.rows],
         [column.kind in _LEFT for column in columns],
     )
     if table.notes:
         yield "\n".join(f"* {_sentence(note)}" for note in table.notes)
 
 
-def _cell_markup(row: Row, column: Column) -> str:
+def _cell_markup(row: Row, column: Column, leads: bool) -> str:
     text = cell_text(row.values.get(column.key), column.kind)
     known = row.values.get(column.key) not in (None, "")
     text = f"`{text}`" if column.kind == "code" and known else _plain(text)
     text = f"**{text}**" if column.key in row.bold else text
+    text = f"[{text}](#{row.link})" if row.link and leads else text
     return text + _plain((row.marks or {}).get(column.key, ""))
 
 

@@ -90,8 +90,9 @@ def draw_curves(panels: Panels) -> MatplotlibFigure:
     figure.set_layout_engine("none")
     for place, (title, curves) in enumerate(zip(titles, panels.values(), strict=True)):
         left, top = cell[0] * (place % n_columns) + 0.6, height - cell[1] * (place // n_columns)
-        box = (left, top - cell[1] + 0.45, cell[0] - 0.72, cell[1] - 0.75 - _LINE * title.count("\n"))
-        axes = figure.add_axes([part / (cell[0] * n_columns, height)[side % 2] for side, part in enumerate(box)])
+        across, up = cell[0] - 0.72, cell[1] - 0.75 - _LINE * title.count("\n")
+        width = cell[0] * n_columns
+        axes = figure.add_axes((left / width, (top - cell[1] + 0.45) / height, across / width, up / height))
         _draw_panel(axes, title, curves, keys, most)
     if keys.legend:
         from matplotlib.lines import Line2D
@@ -108,40 +109,44 @@ class _Keys:
 
     Attributes:
         colour_of: (seed, series) -> colour.
-        dashes_of: series -> line style.
+        dashes_of: (seed, series) -> line style.
         legend: (name, line style, colour); empty where there is one seed and one quantity.
+        series: the quantities.
     """
 
     colour_of: Mapping[tuple[int, str], str]
-    dashes_of: Mapping[str, str]
+    dashes_of: Mapping[tuple[int, str], str]
     legend: Sequence[tuple[str, str, str]]
+    series: Sequence[str]
 
     @classmethod
     def of(cls, curves: Sequence[TrainingCurve]) -> _Keys:
-        """Give several seeds colours; with one seed the colour is free to tell quantities apart, too."""
+        """Tell several seeds apart by colour and quantities by dashes; where one of them is alone, by both."""
         from recbench.report.figures import COLOURS, DASHES, GREY
 
         seeds = sorted({curve.seed for curve in curves})
         series = sorted({curve.series for curve in curves}, key=lambda name: (name.startswith("eval"), name))
-        dashes = dict(zip(series, cycle(DASHES), strict=False))
-        by_seed = dict(zip(seeds, cycle(COLOURS), strict=False))
-        by_series = dict(zip(series, cycle(COLOURS), strict=False))
         several = len(seeds) > 1
-        colours = {(seed, name): by_seed[seed] if several else by_series[name] for seed in seeds for name in series}
-        legend = [(name, dashes[name], GREY if several else by_series[name]) for name in series if len(series) > 1]
-        legend += [(f"seed {seed}", "-", by_seed[seed]) for seed in seeds if several]
-        return cls(colours, dashes, legend)
+        first: dict[int | str, str] = dict(zip(seeds if several else series, cycle(COLOURS), strict=False))
+        second: dict[int | str, str] = dict(zip(series if len(series) > 1 else seeds, cycle(DASHES), strict=False))
+        pairs = [(seed, name) for seed in seeds for name in series]
+        colours = {pair: first[pair[0] if several else pair[1]] for pair in pairs}
+        dashes = {pair: second[pair[1] if len(series) > 1 else pair[0]] for pair in pairs}
+        legend = [(name, second[name], GREY if several else first[name]) for name in series if len(series) > 1]
+        legend += [(f"seed {seed}", "-" if len(series) > 1 else second[seed], first[seed]) for seed in seeds if several]
+        return cls(colours, dashes, legend, series)
 
 
 def _draw_panel(axes: Any, title: str, curves: Sequence[TrainingCurve], keys: _Keys, most: int) -> None:
     from matplotlib.ticker import MaxNLocator
 
     for curve in curves:
-        colour, dashes = keys.colour_of[curve.seed, curve.series], keys.dashes_of[curve.series]
+        pair = curve.seed, curve.series
+        colour, dashes = keys.colour_of[pair], keys.dashes_of[pair]
         _draw_curve(axes, curve, colour, dashes, most, alone=len(keys.legend) < 3)
     axes.set_title(title, fontsize=9, pad=5)
     axes.set_xlabel(curves[0].unit, fontsize=8, labelpad=1)
-    axes.set_ylabel(curves[0].series if len(keys.dashes_of) == 1 else "", fontsize=8, labelpad=1)
+    axes.set_ylabel(curves[0].series if len(keys.series) == 1 else "", fontsize=8, labelpad=1)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(nbins=5))
     axes.tick_params(labelsize=8)

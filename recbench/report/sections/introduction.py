@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 
 from recbench.contracts.leaderboard import Leaderboard
 from recbench.report.document import Column, Row, Section, Table
@@ -36,8 +36,12 @@ def introduction(version: str, runs_dir: str, n_groups: int) -> Section:
     return Section("introduction", "How to read this", (made, *(_READING if n_groups else nothing)))
 
 
-def overview(boards: Sequence[Leaderboard]) -> Section | None:
-    """Return one line per leaderboard: what it is about, who leads, and who else may be the best."""
+def overview(boards: Mapping[str, Leaderboard]) -> Section | None:
+    """Return one line per leaderboard: what it is about, who leads, and who else may be the best.
+
+    Args:
+        boards: slug of the group -> its leaderboard, in order.
+    """
     if not boards:
         return None
     columns = (
@@ -52,7 +56,7 @@ def overview(boards: Sequence[Leaderboard]) -> Section | None:
         Column("also", "May be the best, too", "text", "no other method is shown to be better"),
     )
     rows = []
-    for board in boards:
+    for slug, board in boards.items():
         first, *others = board.comparison.entries
         rows.append(
             Row(
@@ -66,7 +70,8 @@ def overview(boards: Sequence[Leaderboard]) -> Section | None:
                     "mean": first.mean,
                     "interval": first.interval,
                     "also": ", ".join(entry.label for entry in others if entry.in_best_set) or "none",
-                }
+                },
+                link=slug,
             )
         )
     table = Table("overview", "All leaderboards", columns, tuple(rows), headline=True)

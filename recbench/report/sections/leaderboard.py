@@ -35,6 +35,7 @@ def leaderboard_section(board: Leaderboard, facts: tuple[str, ...] = (), runs_di
         rows=tuple(_row(board, row, place, runs_dir) for place, row in enumerate(board.rows, start=1)),
         notes=(*_reading_notes(board), *board.notes, *facts),
         headline=True,
+        searched=len(board.rows) > 3,
     )
     figure = Figure(
         slug="leaderboard",
@@ -158,11 +159,12 @@ def draw_leaderboard(board: Leaderboard) -> MatplotlibFigure:
 
     Bold names may be the best one, as in the table.
     """
-    from recbench.report.figures import COLOURS, GREY, PAPER, new_figure, wrapped
+    from recbench.report.figures import COLOURS, GREY, PAPER, new_figure, row_height, wrapped
 
     metric = board.metrics[0]
     rows = list(reversed(board.rows))
-    figure = new_figure(7.5, 1.5 + 0.36 * len(rows))
+    names = [wrapped(with_seeds(row)) for row in rows]
+    figure = new_figure(7.5, 1.5 + row_height(names, 0.36) * len(rows))
     axes = figure.add_subplot()
     heights = list(range(len(rows)))
     lows, highs = [row.entry.interval.low for row in rows], [row.entry.interval.high for row in rows]
@@ -180,7 +182,7 @@ def draw_leaderboard(board: Leaderboard) -> MatplotlibFigure:
         axes.annotate(
             metric_text(row.entry.mean), (1.01, height), xycoords=("axes fraction", "data"), va="center", color=GREY
         )
-    labels = axes.set_yticks(heights, [wrapped(with_seeds(row)) for row in rows])
+    labels = axes.set_yticks(heights, names)
     for tick, row in zip(labels, rows, strict=True):
         tick.label1.set_fontweight("bold" if row.entry.in_best_set and len(rows) > 1 else "normal")
     axes.set_ylim(-0.6, len(rows) - 0.4)

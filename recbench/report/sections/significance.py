@@ -64,13 +64,14 @@ def _mark(entry: ComparedEntry, other: ComparedEntry) -> str:
 
 def draw_significance(comparison: Comparison) -> MatplotlibFigure:
     """Draw the matrix: a filled triangle where the row is better, a hollow one where it is worse."""
-    from recbench.report.figures import COLOURS, GREY, GRID, PAPER, new_figure, wrapped
+    from recbench.report.figures import COLOURS, GREY, GRID, PAPER, new_figure, row_height, wrapped
 
     entries = comparison.entries
     n = len(entries)
     with_numbers = n <= _MOST_WITH_NUMBERS
     width, height = (0.62, 0.42) if with_numbers else (0.27, 0.3)
-    figure = new_figure(3.0 + width * n, 1.2 + height * n)
+    names = [f"{wrapped(entry.label)}  {place}" for place, entry in enumerate(entries, start=1)]
+    figure = new_figure(3.0 + width * n, 1.2 + row_height(names, height) * n)
     axes = figure.add_subplot()
     marked: dict[str, list[tuple[float, float]]] = {_BETTER: [], _WORSE: []}
     for row, entry in enumerate(entries):
@@ -92,7 +93,7 @@ def draw_significance(comparison: Comparison) -> MatplotlibFigure:
         axes.fill_between([place - 0.5, place + 0.5], place - 0.5, place + 0.5, color=GRID, lw=0)
     axes.set_xlim(-0.5, n - 0.5)
     axes.set_ylim(n - 0.5, -0.5)
-    axes.set_yticks(range(n), [f"{wrapped(entry.label)}  {place}" for place, entry in enumerate(entries, start=1)])
+    axes.set_yticks(range(n), names)
     axes.set_xticks(range(n), [str(place) for place in range(1, n + 1)])
     axes.xaxis.tick_top()
     axes.tick_params(length=0)
