@@ -32,6 +32,7 @@ from recbench.contracts.rankings import Rankings
 from recbench.contracts.seeding import derive_seed
 from recbench.llm.sft import collate_rows, training_rows
 from recbench.testing.tiny import tiny_catalog, tiny_split
+from recbench.testing.tiny_llm import make_tiny_llm
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "methods" / "latentr3"
 FILES = sorted(path.stem for path in FOLDER.glob("*.yaml"))
@@ -48,6 +49,8 @@ SMALL: dict[str, Any] = {
     "rl": {"max_rows": 16, "batch_size": 8, "samples": 3, "learning_rate": 1e-2, "log_steps": 1, "warmup_steps": 0},
     "decoding": {"beams": 4, "batch_size": 64},
 }
+
+QUERIES = tiny_split().test.queries().take(np.arange(12))
 
 
 def content(name: str) -> dict[str, Any]:
@@ -116,7 +119,7 @@ class World:
         return {record["stage"] for record in self.log(method)}
 
     def lists(self, method: LatentR3) -> Rankings:
-        return method.rank(tiny_split().test.queries(), 4, self.context())
+        return method.rank(QUERIES, 4, self.context())
 
 
 @pytest.fixture(scope="module")
@@ -212,7 +215,7 @@ def test_without_reasoning(world, default) -> None:
     bigrec = BigRec(build_config(TunedConfig, {key: SMALL[key] for key in ("sft", "decoding")}, "x"))
     split, ctx = tiny_split(), world.context()
     bigrec.fit(split.train, split.valid, ctx)
-    theirs, ours = bigrec.rank(split.test.queries(), 4, ctx), world.lists(method)
+    theirs, ours = bigrec.rank(QUERIES, 4, ctx), world.lists(method)
     assert np.array_equal(ours.items, theirs.items)
     assert np.array_equal(ours.scores, theirs.scores)
     # The two read each other's models.
@@ -423,6 +426,30 @@ def test_window(world) -> None:
             changed = hidden.clone()
             changed[:, column] += 1
             assert torch.equal(attention(changed, mask), thought) != seen
+
+
+@pytest.mark.parametrize("name", ["d3", "two-thoughts", "without-latentratt", "lora-3b", "masked-thought"])
+def test_a_loaded_fit_ranks_as_the_saved_one(world, default, name: str) -> None:
+    sizes = {"sft": {"lora": {"rank": 3}}} if name == "lora-3b" else {}
+    method = world.of(config(name, **sizes))
+    folder = world.folder / f"saved-{name}"
+    folder.mkdir()
+    method.save(folder)
+    assert (folder / "latent_attention.safetensors").exists() == (name != "without-latentratt")
+    ours, theirs = world.lists(method), world.lists(LatentR3.load(folder, method.config, world.context()))
+    assert np.array_equal(ours.items, theirs.items)
+    assert np.array_equal(ours.scores, theirs.scores)
+
+
+def test_llama_from_prompt_to_list(tmp_path: Path) -> None:
+    llama = World(tmp_path, make_tiny_llm(tmp_path / "llama", tiny_catalog().titles, kind="llama3"))
+    sizes = {"sft": {"lora": {"rank": 2}, "max_rows": 16}, "rl": {"max_rows": 8}}
+    method = llama.of(config(None, thoughts=2, hidden="before_norm", **sizes))
+    assert llama.stages(method) == {"rl"}
+    assert moved(method, llama.of(method.config.begins_with)) == {"attention"}
+    lists = llama.lists(method)
+    lists.check(QUERIES.example_id, len(tiny_catalog()))
+    assert (lists.lengths >= 4).all()
 
 
 def points(name: str) -> list[LatentR3Config]:
