@@ -1,4 +1,4 @@
-"""LatentRATT: one attention layer over the language model's last hidden states that makes a thought.
+"""What makes a thought: LatentRATT, one attention layer over the language model's last hidden states; or no layer.
 
 The paper says "an attention layer" (section 3.1); the details are those of the published code: one head over the full
 width, biases, no output projection, rotary positions with base 1000.
@@ -81,3 +81,14 @@ class LatentAttention(nn.Module):
         weights = scores.masked_fill(~seen.unsqueeze(1), -torch.inf).softmax(dim=-1)
         # The weights add up to 1, so the one projection of the weighted mean is the weighted mean of all projections.
         return self.value(weights @ hidden).squeeze(1)
+
+
+class LastHidden(nn.Module):
+    """No layer at all: the thought is the last column's hidden state, as in Coconut (Hao et al., arXiv 2412.06769).
+
+    The paper's row "w/o LatentRATT".
+    """
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        """Return the thought, (B, H); arguments as for :class:`LatentAttention`."""
+        return hidden[:, -1]

@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from latent.altered import AlteredWriter
-from latent.attention import LatentAttention
+from latent.attention import LastHidden, LatentAttention
 from latent.config import LatentR3Config
 from latent.reasoner import LatentWriter
 from recbench.contracts.method import RunContext
@@ -52,15 +52,16 @@ class LatentModel:
             with isolated_randomness(derive_seed(ctx.seed, "thought-token")):
                 lm.resize_token_embeddings(len(tokenizer), mean_resizing=False)
         attention = _attention(config, lm)
-        if attention is not None:
+        if isinstance(attention, LatentAttention):
             attention.reset(torch.Generator().manual_seed(derive_seed(ctx.seed, "latent-attention")))
         codec = _codec(config, tokenizer, lm, ctx)
         return cls(_writer(config, lm, attention), codec, background, {"prompt": codec.facts})
 
     def under(self, config: LatentR3Config) -> LatentModel:
         """Return the same weights with another configuration's thoughts."""
-        attention = self.writer.attention if isinstance(self.writer, LatentWriter) else None
-        return LatentModel(_writer(config, self.writer.lm, attention), self.codec, self.background, self.facts)
+        attention = self.writer.attention if isinstance(self.writer, LatentWriter) else LastHidden()
+        writer = _writer(config, self.writer.lm, attention)
+        return LatentModel(writer, self.codec, self.background, dict(self.facts))
 
     def ranking_writer(self, config: LatentR3Config) -> TitleWriter:
         """Return the writer that ranks: the fitted one, or one without its thoughts."""
@@ -72,7 +73,7 @@ class LatentModel:
     def save(self, folder: Path) -> None:
         """Write the language model, its tokenizer, LatentRATT where there is one, facts and background."""
         save_lm(folder, self.writer.lm, self.codec.tokenizer, self.facts)
-        if isinstance(self.writer, LatentWriter) and self.writer.attention is not None:
+        if isinstance(self.writer, LatentWriter) and isinstance(self.writer.attention, LatentAttention):
             save_file(self.writer.attention.state_dict(), folder / _ATTENTION)
         self.background.save(folder)
 
@@ -81,20 +82,20 @@ class LatentModel:
         """Read what :meth:`save` wrote."""
         lm, tokenizer, facts = load_lm(folder, ctx)
         attention = _attention(config, lm)
-        if attention is not None:
+        if isinstance(attention, LatentAttention):
             attention.load_state_dict(load_file(folder / _ATTENTION))
         writer = _writer(config, lm, attention).eval()
         return cls(writer, _codec(config, tokenizer, lm, ctx), Background.load(folder), facts)
 
 
-def _attention(config: LatentR3Config, lm: PreTrainedModel) -> LatentAttention | None:
+def _attention(config: LatentR3Config, lm: PreTrainedModel) -> LatentAttention | LastHidden:
     if config.thoughts == 0 or config.reasoner == "last_hidden":
-        return None
+        return LastHidden()
     attention = LatentAttention(lm.config.get_text_config().hidden_size, window=config.window)
     return attention.to(lm.device, lm.dtype)
 
 
-def _writer(config: LatentR3Config, lm: PreTrainedModel, attention: LatentAttention | None) -> TitleWriter:
+def _writer(config: LatentR3Config, lm: PreTrainedModel, attention: LatentAttention | LastHidden) -> TitleWriter:
     if config.thoughts == 0:
         return TitleWriter(lm)
     return LatentWriter(lm, attention, config.thoughts, config.hidden)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel
 
-from latent.attention import LatentAttention
+from latent.attention import LastHidden, LatentAttention
 from recbench.contracts.errors import ConfigError
 from recbench.llm.writer import Prefix, TitleWriter, beginning_first, run_body
 
@@ -25,8 +25,7 @@ class LatentWriter(TitleWriter):
 
     Args:
         lm: a Hugging Face causal language model.
-        attention: the LatentRATT layer; None: a thought is the last column's hidden state itself, as in Coconut (Hao
-            et al., arXiv 2412.06769) and the paper's row "w/o LatentRATT".
+        attention: the LatentRATT layer, or none in its place.
         n_thoughts: N, thoughts before the answer.
         hidden: which hidden states thoughts are made of: those after the final norm (as published), or those of the
             last decoder block before it.
@@ -35,7 +34,7 @@ class LatentWriter(TitleWriter):
     def __init__(
         self,
         lm: PreTrainedModel,
-        attention: LatentAttention | None,
+        attention: LatentAttention | LastHidden,
         n_thoughts: int = 1,
         hidden: HiddenChoice = "after_norm",
     ) -> None:
@@ -50,11 +49,11 @@ class LatentWriter(TitleWriter):
         All but the last thought are read by the model at once, since the next one looks at their hidden states; the
         last one waits as the prefix's pending input. ``cache`` grows by N - 1 columns.
         """
-        thought = self._thought(hidden, mask)
+        thought = self.attention(hidden, mask).unsqueeze(1)
         for _ in range(self.n_thoughts - 1):
             mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
             hidden = torch.cat([hidden, self._run(thought, mask, cache)], dim=1)
-            thought = self._thought(hidden, mask)
+            thought = self.attention(hidden, mask).unsqueeze(1)
         return Prefix(cache, mask, thought)
 
     def read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Prefix:
@@ -62,10 +61,6 @@ class LatentWriter(TitleWriter):
         ids, mask = beginning_first(self.lm, prompt_ids, prompt_mask)
         cache, hidden = self.read_hidden(ids, mask)
         return self.think(cache, hidden, mask)
-
-    def _thought(self, hidden: Tensor, mask: Tensor) -> Tensor:
-        """Return the next thought, (B, 1, H)."""
-        return hidden[:, -1:] if self.attention is None else self.attention(hidden, mask).unsqueeze(1)
 
     def _run(self, inputs_embeds: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
         """Run the decoder blocks over new inputs; return the hidden states that thoughts are made of."""

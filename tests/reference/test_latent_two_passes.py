@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from latent.attention import LatentAttention
+from latent.attention import LastHidden, LatentAttention
 from latent.reasoner import LatentWriter
 from recbench.testing.tiny import tiny_catalog
 from recbench.testing.tiny_llm import make_tiny_llm
@@ -55,7 +55,7 @@ def models(tmp_path_factory):
 
 def writer_of(models, variant: Variant) -> LatentWriter:
     lm = models[variant.kind]
-    attention = None
+    attention: LastHidden | LatentAttention = LastHidden()
     if variant.reasoner == "latent_ratt":
         attention = LatentAttention(lm.config.hidden_size, init_std=0.3, window=variant.window)
         attention.reset(torch.Generator().manual_seed(1))
@@ -79,7 +79,7 @@ def full_pass_logprobs(writer: LatentWriter, prompt: list[int], answer: list[int
     for n in range(writer.n_thoughts):
         slot = len(prompt) + n
         hidden = hidden_states(writer, embeds)[:, :slot]
-        if writer.attention is None:
+        if isinstance(writer.attention, LastHidden):
             thought = hidden[:, -1]
         else:
             seen = hidden[:, -(writer.attention.window or slot) :]
@@ -111,7 +111,7 @@ def test_loss_and_gradients_are_equal(models, variant: Variant) -> None:
     for name, parameter in writer.named_parameters():
         difference = (our_gradients[name] - parameter.grad).norm()
         assert difference <= 1e-4 * parameter.grad.norm() + 1e-6, (name, difference)
-    if writer.attention is not None:
+    if isinstance(writer.attention, LatentAttention):
         assert our_gradients["attention.value.weight"].norm() > 0
 
 

@@ -230,7 +230,7 @@ def test_without_latentratt(world) -> None:
     method = world.of(config("without-latentratt"))
     writer = method._model.writer
     assert world.stages(method) == {"sft"}
-    assert writer.attention is None
+    assert not list(writer.attention.parameters())
     rows = batch(method, 3)
     with torch.no_grad():
         _, hidden = writer.read_hidden(rows["prompt_ids"], rows["prompt_mask"])
@@ -426,6 +426,15 @@ def test_window(world) -> None:
             changed = hidden.clone()
             changed[:, column] += 1
             assert torch.equal(attention(changed, mask), thought) != seen
+
+
+def test_a_start_that_nobody_kept_is_made_first(world) -> None:
+    kept = world.of(config("two-thoughts"))
+    method, log, split = LatentR3(kept.config), [], tiny_split()
+    method.fit(split.train, split.valid, world.context(log))
+    assert list(dict.fromkeys(record["stage"] for record in log)) == ["start-sft", "start-rl", "rl"]
+    assert moved(method, kept) == set()
+    assert method.summary() == kept.summary()
 
 
 @pytest.mark.parametrize("name", ["d3", "two-thoughts", "without-latentratt", "lora-3b", "masked-thought"])
