@@ -16,7 +16,9 @@ from recbench.contracts.seeding import numpy_rng
 Row = Mapping[str, Any]
 Collate = Callable[[list[Row]], dict[str, Tensor]]
 
-_BATCHES_PER_POOL = 50
+# Rows are sorted by prompt in pools of this many batches, then by answer in strips of that many.
+_BATCHES_PER_POOL = 200
+_BATCHES_PER_STRIP = 5
 
 
 @dataclass(frozen=True)
@@ -79,19 +81,20 @@ def make_batch(rows: Sequence[Row], collate: Collate, weight: float = 1.0) -> Mi
 class StepBatches(Sampler[list[int]]):
     """The micro-batches of one process: row numbers, in a new random order every epoch.
 
-    The rows of a micro-batch have like lengths, so that little is padding. The order depends on the seed, the epoch
-    and the size of micro-batches alone: a stage that is resumed inside an epoch goes on with the batches it would
-    have had, and an optimizer step has the same rows on one process as on several, which take its micro-batches in
-    turn. A process that has none in an epoch's last step gets an empty one.
+    The rows of a micro-batch have prompts and answers of like lengths, so that little is padding. The order depends on
+    the seed, the epoch and the size of micro-batches alone: a stage that is resumed inside an epoch goes on with the
+    batches it would have had, and an optimizer step has the same rows on one process as on several, which take its
+    micro-batches in turn. A process that has none in an epoch's last step gets an empty one.
 
     Args:
-        lengths: int (n_rows,), of the rows.
+        lengths: int (n_rows,), of the rows' prompts.
         size: rows of a micro-batch.
         per_step: micro-batches of an optimizer step, a multiple of ``processes``.
         seed: of the order.
         drop_last: leave out an incomplete last micro-batch.
         repeats: optimizer steps taken in a row on the same rows.
         process, processes: number of this process, and how many there are.
+        answers: int (n_rows,), lengths of their answers, which are padded apart; unset: there are none.
     """
 
     def __init__(
@@ -104,8 +107,10 @@ class StepBatches(Sampler[list[int]]):
         repeats: int = 1,
         process: int = 0,
         processes: int = 1,
+        answers: np.ndarray | None = None,
     ) -> None:
         self.lengths = lengths
+        self.answers = np.zeros_like(lengths) if answers is None else answers
         self.size = size
         self.per_step = per_step
         self.seed = seed
@@ -141,30 +146,27 @@ class StepBatches(Sampler[list[int]]):
             step += [[]] * (-len(step) % self.processes)
             yield from itertools.chain.from_iterable([step[self.process :: self.processes]] * self.repeats)
 
-    def padding(self, *sides: np.ndarray) -> float:
-        """Return the share of padding in the micro-batches of the first epoch, of all processes.
-
-        Args:
-            sides: int (n_rows,) each, lengths of the parts of a row that are padded apart.
-        """
+    def padding(self) -> float:
+        """Return the share of padding in the micro-batches of the first epoch, of all processes."""
         order = self._order(0)[: self._n_batches * self.size]
         if not len(order):
             return 0.0
         starts = np.arange(0, len(order), self.size)
         n_rows = np.diff([*starts, len(order)])
-        cells = sum(int((np.maximum.reduceat(side[order], starts) * n_rows).sum()) for side in sides)
-        return 1 - sum(int(side[order].sum()) for side in sides) / cells
+        sides = [side[order] for side in (self.lengths, self.answers)]
+        cells = sum(int((np.maximum.reduceat(side, starts) * n_rows).sum()) for side in sides)
+        return 1 - sum(int(side.sum()) for side in sides) / cells
 
     def _order(self, epoch: int) -> np.ndarray:
         rng = numpy_rng(self.seed, "order", epoch)
-        pool = self.size * _BATCHES_PER_POOL
         order = rng.permutation(len(self.lengths))
-        pools = [order[start : start + pool] for start in range(0, len(order), pool)]
-        ordered = np.concatenate([part[np.argsort(self.lengths[part], kind="stable")] for part in pools])
+        for lengths, n_batches in ((self.lengths, _BATCHES_PER_POOL), (self.answers, _BATCHES_PER_STRIP)):
+            parts = np.split(order, range(self.size * n_batches, len(order), self.size * n_batches))
+            order = np.concatenate([part[np.argsort(lengths[part], kind="stable")] for part in parts])
         # Only whole batches change places, so the incomplete one stays last.
-        n_whole = len(ordered) // self.size
-        batches = ordered[: n_whole * self.size].reshape(n_whole, self.size)
-        return np.concatenate([batches[rng.permutation(n_whole)].ravel(), ordered[n_whole * self.size :]])
+        n_whole = len(order) // self.size
+        batches = order[: n_whole * self.size].reshape(n_whole, self.size)
+        return np.concatenate([batches[rng.permutation(n_whole)].ravel(), order[n_whole * self.size :]])
 
 
 class _Rows(Dataset):

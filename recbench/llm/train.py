@@ -149,7 +149,7 @@ def run_stage(
         best_ndcg=best.get(SCORE) if best else None,
         trainable_parameters=sum(weight.numel() for weight in trainable(objective).values()),
         rows_per_pass=trainer.rows_per_pass,
-        padding=trainer.padding,
+        padding=trainer.batches.padding(),
     )
 
 

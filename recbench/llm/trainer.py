@@ -93,6 +93,7 @@ class StageTrainer(Trainer):
             repeats,
             args.process_index,
             args.world_size,
+            np.array([answer_length(row) for row in rows]),
         )
         self._limit = _Limit(Path(args.output_dir) / "micro_batch.json", args.per_device_train_batch_size)
         self._step_batches: list[MicroBatch] = []
@@ -118,11 +119,6 @@ class StageTrainer(Trainer):
     def rows_per_pass(self) -> int:
         """Rows of a forward pass: those of a micro-batch, or fewer where these did not fit into memory."""
         return self._limit.n_rows
-
-    @property
-    def padding(self) -> float:
-        """Share of padding in the micro-batches of an epoch."""
-        return self.batches.padding(self.batches.lengths, np.array([answer_length(row) for row in self.rows]))
 
     def total_over_processes(self, values: Tensor) -> Tensor:
         """Return the sum of a tensor over all processes."""

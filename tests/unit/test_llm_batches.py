@@ -107,27 +107,35 @@ def test_evaluation_reads_every_row_once_and_long_ones_first() -> None:
 
 
 def test_padding_by_hand() -> None:
-    # Sorted by prompt: 1 2 | 3 4 | 9, with answers 5 1 | 1 1 | 2.
+    # Sorted by prompt and then, in a strip as long as this, by answer: 4-1 3-1 | 2-1 9-2 | 1-5 (prompt-answer).
     prompts, answers = np.array([4, 1, 9, 3, 2]), np.array([1, 5, 2, 1, 1])
-    cells = 2 * (2 + 5) + 2 * (4 + 1) + 9 + 2
-    assert StepBatches(prompts, 2, 1, seed=0).padding(prompts, answers) == pytest.approx(1 - (19 + 10) / cells)
-    whole = StepBatches(prompts, 2, 1, seed=0, drop_last=True)
-    assert whole.padding(prompts, answers) == pytest.approx(1 - (10 + 8) / (2 * (2 + 5) + 2 * (4 + 1)))
-    assert StepBatches(prompts, 9, 1, seed=0, drop_last=True).padding(prompts) == 0
+    batches = StepBatches(prompts, 2, 1, seed=0, answers=answers)
+    lengths = sorted([(int(prompts[row]), int(answers[row])) for row in batch] for batch in batches)
+    cells = sum(len(batch) * sum(max(side) for side in zip(*batch, strict=True)) for batch in lengths)
+    assert [sum(answer for _, answer in batch) for batch in lengths if len(batch) == 1] == [5]
+    assert batches.padding() == pytest.approx(1 - (19 + 10) / cells)
+    whole = StepBatches(prompts, 2, 1, seed=0, drop_last=True, answers=answers)
+    assert whole.padding() == pytest.approx(1 - (18 + 5) / (cells - 6))
+    assert StepBatches(prompts, 2, 1, seed=0).padding() == pytest.approx(1 - 19 / (2 * 2 + 2 * 4 + 9))
+    assert StepBatches(prompts, 9, 1, seed=0, drop_last=True).padding() == 0
 
 
 @settings(max_examples=30, deadline=None)
 @given(n_rows=st.integers(1, 200), size=st.integers(1, 8), epoch=st.integers(0, 2))
-def test_padding_is_that_of_the_batches_and_less_than_without_sorting(n_rows: int, size: int, epoch: int) -> None:
-    lengths = np.random.default_rng(n_rows).integers(1, 40, n_rows)
-    batches = StepBatches(lengths, size, 1, seed=3)
-    rows = make_rows(lengths.tolist())
+def test_padding_is_that_of_the_batches_and_far_less_than_in_random_order(n_rows: int, size: int, epoch: int) -> None:
+    rng = np.random.default_rng(n_rows)
+    prompts, answers = rng.integers(1, 99, n_rows), rng.integers(1, 20, n_rows)
+    rows = [
+        {"number": i, "input_ids": [0] * p, "answer": [0] * a}
+        for i, (p, a) in enumerate(zip(prompts.tolist(), answers.tolist(), strict=True))
+    ]
+    batches = StepBatches(prompts, size, 1, seed=3, answers=answers)
     made = [make_batch([rows[row] for row in batch], collate) for batch in batches]
-    padding = batches.padding(lengths, np.full(n_rows, 2))
+    padding = batches.padding()
     assert padding == pytest.approx(1 - sum(b.tokens for b in made) / sum(b.cells for b in made))
     batches.set_epoch(epoch)
-    assert batches.padding(lengths, np.full(n_rows, 2)) == padding, "a stage that is resumed later says the same"
+    assert batches.padding() == padding, "a stage that is resumed later says the same"
     if size > 1 and n_rows >= 100:
-        shuffled = np.random.default_rng(1).permutation(lengths)
-        cells = sum(len(part) * part.max() for part in np.split(shuffled, range(size, n_rows, size)))
-        assert padding < (1 - lengths.sum() / cells) / 2
+        parts = np.split(rng.permutation(n_rows), range(size, n_rows, size))
+        cells = sum(len(part) * (prompts[part].max() + answers[part].max()) for part in parts)
+        assert padding < (1 - (prompts.sum() + answers.sum()) / cells) / 2
