@@ -8,6 +8,7 @@ Dimensions: G prompts, K samples per prompt, R = G K rows, P prompt columns, T a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -170,12 +171,11 @@ def reinforce_answers(
         What the stage did, and the counts of :class:`~recbench.llm.experience.GroupCount`.
 
     Raises:
-        DataError: there are fewer usable rows than ``micro_batch_size``.
+        DataError: there is no usable row.
     """
     rows = training_rows(train, codec, settings.max_rows, ctx.seed, "rl")
     names = ("rl.batch_size", "rl.micro_batch_size")
-    micro = min(settings.micro_batch_size, settings.batch_size)
-    batch_size, usable = whole_steps(len(rows), settings.batch_size, micro, names)
+    batch_size, usable = whole_steps(len(rows), settings.batch_size, 1, names)
     if usable < len(rows):
         rows = training_rows(train, codec, usable, ctx.seed, "rl")
     number_of = {tokens: number for number, tokens in enumerate(codec.answers.tokens)}
@@ -197,7 +197,7 @@ def reinforce_answers(
             rows,
             None,
             collate,
-            settings.training(batch_size, micro),
+            settings.training(batch_size, math.gcd(batch_size, settings.micro_batch_size)),
             folder,
             ctx,
             drop_last=True,

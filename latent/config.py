@@ -34,9 +34,14 @@ class LatentRlSettings(RlSettings):
     )
 
     @model_validator(mode="after")
-    def _match_is_compared_within_its_group(self) -> LatentRlSettings:
+    def _reward_and_advantage_fit_together(self) -> LatentRlSettings:
+        """Refuse what contradicts each other or would have no effect."""
         if self.reward == "match" and self.advantage != "group":
             raise ValueError("reward=match is compared within its group, as in the original GRPO: set advantage=group")
+        if self.reward == "perplexity" and self.temperature != 1.0:
+            raise ValueError("temperature is that of written answers: set reward=match, or leave it out")
+        if self.advantage == "group" and self.adv_groups != type(self).model_fields["adv_groups"].default:
+            raise ValueError("advantage=group leaves adv_groups no meaning: leave one of them out")
         return self
 
 

@@ -118,7 +118,8 @@ class Reporter(TrainerCallback):
         notes = sorted(self.objective.take_notes().items())
         if not notes:
             return {}
-        sums = [torch.stack(values).double().sum() for _, values in notes]
+        # Some notes are made on the CPU, some on the GPU.
+        sums = [torch.stack(values).double().sum().cpu() for _, values in notes]
         counts = [float(len(values)) for _, values in notes]
         summed, counted = self.total(torch.stack([torch.stack(sums), sums[0].new_tensor(counts)])).tolist()
         return {name: s / c for (name, _), s, c in zip(notes, summed, counted, strict=True)}

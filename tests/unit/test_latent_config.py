@@ -41,6 +41,8 @@ def identity(**values: Any) -> dict[str, Any]:
             "start_from: reasoner=last_hidden has no LatentRATT",
         ),
         ({"rl": {"reward": "match"}}, r"rl: reward=match .* set advantage=group"),
+        ({"rl": {"temperature": 0.5}}, r"rl: temperature is that of written answers: set reward=match"),
+        ({"rl": {"advantage": "group", "adv_groups": 4}}, "rl: advantage=group leaves adv_groups no meaning"),
         ({"thoughts": -1}, "thoughts"),
         ({"hidden": "middle"}, "hidden"),
     ],
@@ -55,7 +57,8 @@ def test_a_configuration_survives_its_own_json() -> None:
         {"thoughts": 2, "start_from": {"thoughts": 1, "rl": {"sigma": 0.5}}},
         {"reasoner": "last_hidden", "rl": {"trains": "model"}},
         {"thoughts": 0, **SFT_ALONE},
-        {"flavour": "d3", "rl": {"reward": "match", "advantage": "group", "adv_groups": "batch"}},
+        {"flavour": "d3", "rl": {"reward": "match", "advantage": "group", "temperature": 0.5}},
+        {"rl": {"adv_groups": "batch"}},
     ):
         built = config(**values)
         assert config(**built.model_dump(mode="json")) == built
