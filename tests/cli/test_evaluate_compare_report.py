@@ -161,13 +161,27 @@ def test_report_says_where_to_read(tmp_path: Path, recbench: Command) -> None:
     result = recbench("report", "--runs-dir", tmp_path / "runs", "--out", out)
     assert result.returncode == 0, result.stderr
     assert f"Read {out / 'README.md'}" in result.stdout
-    assert "good" in (out / "README.md").read_text()
+    assert "1 entry in 1 leaderboard, 0 runs not complete." in result.stdout
+    for name in ("README.md", "index.html", "csv/leaderboard.csv"):
+        assert "good" in (out / name).read_text(), name
+
+
+def test_report_prints_its_record_as_json(tmp_path: Path, recbench: Command) -> None:
+    make_run(tmp_path / "runs", "good")
+    out = tmp_path / "report"
+    result = recbench("report", "--runs-dir", tmp_path / "runs", "--out", out, "--format", "html", "--json")
+    assert result.returncode == 0, result.stderr
+    document = json.loads(result.stdout)
+    assert document["path"] == str(out)
+    assert document["files"] == ["index.html"]
+    (entry,) = document["groups"][0]["sections"]["leaderboard"]["tables"]["leaderboard"]
+    assert entry["label"] == "good"
 
 
 def test_report_refuses_an_unknown_format(tmp_path: Path, recbench: Command) -> None:
-    result = recbench("report", "--runs-dir", tmp_path, "--out", tmp_path / "report", "--format", "html")
+    result = recbench("report", "--runs-dir", tmp_path, "--out", tmp_path / "report", "--format", "pdf")
     assert result.returncode == 2
-    assert "Known: md, csv" in result.stderr
+    assert "Known: md, html, latex, csv" in result.stderr
     assert not (tmp_path / "report").exists()
 
 

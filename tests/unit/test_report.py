@@ -1,4 +1,4 @@
-"""Report folders: what is in them, and that text, CSV, JSON and figures tell the same numbers."""
+"""Report folders: what is in them, and that text, page, CSV, JSON and figures tell the same numbers."""
 
 from __future__ import annotations
 
@@ -11,22 +11,14 @@ import pytest
 from helpers_runs import make_run
 
 from recbench.artifacts.store import RunStore
-from recbench.contracts.comparison import Interval
 from recbench.contracts.errors import ArtifactError, UsageError
 from recbench.contracts.protocol import Protocol
 from recbench.experiment.curves import training_curves
+from recbench.experiment.leaderboard import training_s
 from recbench.experiment.report import collect, make_report
-from recbench.report.format import (
-    effect_text,
-    interval_text,
-    markdown_table,
-    metric_text,
-    p_text,
-    seconds_text,
-    signed_interval_text,
-    slug,
-)
-from recbench.report.render import parse_formats
+from recbench.report.document import Document, Group, Section, Table
+from recbench.report.format import interval_text, metric_text
+from recbench.report.render import FORMATS, parse_formats
 
 LOSSES = [{"stage": "train", "step": n, "epoch": n, "loss": 2 / n, "valid/NDCG@10": n / 10} for n in range(1, 6)]
 
@@ -61,13 +53,26 @@ def one_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def report_folder(runs_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("out") / "report"
-    make_report(runs_dir, folder, ("md", "csv"))
+    make_report(runs_dir, folder, tuple(FORMATS))
     return folder
 
 
 @pytest.fixture(scope="module")
 def text(report_folder: Path) -> str:
     return (report_folder / "README.md").read_text()
+
+
+@pytest.fixture(scope="module")
+def document(runs_dir: Path) -> Document:
+    return collect(RunStore(runs_dir))
+
+
+def section_of(group: Group, slug: str) -> Section:
+    return next(section for section in group.sections if section.slug == slug)
+
+
+def board_of(group: Group) -> Table:
+    return section_of(group, "leaderboard").tables[0]
 
 
 def rows_of(text: str, heading: str) -> list[list[str]]:
@@ -78,9 +83,11 @@ def rows_of(text: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split(" | ")] for line in lines.group(0).strip().split("\n")]
 
 
-def test_groups_never_mix_models_or_try_outs(runs_dir: Path) -> None:
-    report = collect(RunStore(runs_dir))
-    content = [(group.backbone, group.limited, [row.entry.label for row in group.rows]) for group in report.groups]
+def test_groups_never_mix_models_or_try_outs(document: Document) -> None:
+    content = [
+        (group.facts["backbone_of_group"], group.limited, [row.values["label"] for row in board_of(group).rows])
+        for group in document.groups
+    ]
     assert sorted(content[:2]) == [
         ("micro", False, ["bigrec (micro)", "sasrec"]),
         ("nano", False, ["sasrec", "bigrec (nano)"]),
@@ -92,51 +99,80 @@ def test_leaderboard_numbers_are_the_rounded_means(runs_dir: Path, text: str) ->
     table = rows_of(text, "## tiny, global-time split, backbone nano")
     header, sasrec = table[0], dict(zip(table[0], table[2], strict=True))
     full = next(run.summary() for run in RunStore(runs_dir).select(method="sasrec") if not run.manifest.limited)
-    assert header[:4] == ["Method", "NDCG@10 item", "95% interval", "HR@10 item"]
-    assert sasrec["Method"] == "sasrec"
+    assert header[:6] == ["#", "Method", "NDCG@10 item", "95% interval", "Ranks", "HR@10 item"]
+    assert sasrec["Method"].strip("*") == "sasrec"
     for name in ("HR@10", "NDCG@5", "HR@5"):
-        assert sasrec[f"{name} item"].strip("*") == f"{full['metrics'][name]:.4f}"
-        assert sasrec[f"{name} title"].strip("*") == f"{full['metrics_title'][name]:.4f}"
+        assert sasrec[f"{name} item"] == f"{full['metrics'][name]:.4f}"
+    for name in ("NDCG@10", "HR@10"):
+        assert sasrec[f"{name} title"] == f"{full['metrics_title'][name]:.4f}"
     assert (sasrec["Training"], sasrec["Ranking"], sasrec["Seeds"]) == ("12 s", "0.75 s", "1")
     bigrec = dict(zip(header, table[3], strict=True))
-    assert (bigrec["Method"], bigrec["Seeds"], bigrec["Training"]) == ("bigrec (nano)", "2", "13 s")
+    assert (bigrec["Method"].strip("*"), bigrec["Seeds"], bigrec["Training"]) == ("bigrec (nano)", "2", "13 s")
 
 
-def test_the_best_value_of_a_column_is_bold(text: str) -> None:
-    table = rows_of(text, "## tiny, global-time split, backbone nano")
-    column = [row[1] for row in table[2:]]
-    assert column[0].startswith("**")
-    assert not any(cell.startswith("**") for cell in column[1:])
+def test_what_may_be_the_best_is_bold_and_what_is_worse_has_marks(tmp_path: Path) -> None:
+    make_run(tmp_path, "good", quality=0.6)
+    make_run(tmp_path, "alike", quality=0.6, seed=1)
+    make_run(tmp_path, "weak", quality=0.0)
+    (group,) = collect(RunStore(tmp_path)).groups
+    bold = {row.values["label"]: "label" in row.bold for row in board_of(group).rows}
+    marks = {row.values["label"]: (row.marks or {}).get("item/NDCG@10", "") for row in board_of(group).rows}
+    assert bold == {"good": True, "alike": True, "weak": False}
+    assert marks["weak"] == "***"
+    assert "".join(marks[name] for name in ("good", "alike")) == ""
+    ranks = {row.values["label"]: row.values["ranks"] for row in board_of(group).rows}
+    assert ranks == {"good": (1, 2), "alike": (1, 2), "weak": (3, 3)}
 
 
-def test_csv_json_and_text_agree(report_folder: Path, text: str) -> None:
-    document = json.loads((report_folder / "report.json").read_text())
-    with (report_folder / "leaderboard.csv").open() as stream:
+def test_all_formats_tell_the_same_numbers(report_folder: Path, text: str, document: Document) -> None:
+    record = json.loads((report_folder / "report.json").read_text())
+    page = (report_folder / "index.html").read_text()
+    with (report_folder / "csv" / "leaderboard.csv").open() as stream:
         lines = {(line["group"], line["label"]): line for line in csv.DictReader(stream)}
     n_entries = 0
-    for group in document["groups"]:
-        for entry in group["entries"]:
-            line = lines[group["slug"], entry["label"]]
-            for name, value in entry["metrics"].items():
-                assert float(line[name]) == value
-            assert metric_text(entry["metrics"]["item/NDCG@10"]) in text
-            assert interval_text(Interval(**entry["interval"])) in text
-            assert all(run_id in text for run_id in entry["run_ids"])
+    for group, recorded in zip(document.groups, record["groups"], strict=True):
+        latex = (report_folder / "latex" / f"{group.slug}-leaderboard.tex").read_text()
+        entries = recorded["sections"]["leaderboard"]["tables"]["leaderboard"]
+        for row, entry in zip(board_of(group).rows, entries, strict=True):
+            line = lines[group.slug, entry["label"]]
+            for name in [name for name in entry if name.startswith(("item/", "title/"))]:
+                assert float(line[name]) == entry[name] == row.values[name]
+                assert f'data-sort="{entry[name]!r}"' in page
+            interval = row.values["interval"]
+            assert (float(line["interval_low"]), entry["interval_high"]) == (interval.low, interval.high)
+            for shown in (metric_text(row.values["item/NDCG@10"]), interval_text(interval)):
+                assert shown in text
+                assert shown in page
+                assert shown in latex
+            assert all(run_id in text for run_id in entry["run_ids"].split())
             n_entries += 1
     assert len(lines) == n_entries
 
 
 def test_pairs_are_against_the_best(report_folder: Path) -> None:
-    with (report_folder / "comparisons.csv").open() as stream:
+    with (report_folder / "csv" / "comparison-pairs.csv").open() as stream:
         lines = list(csv.DictReader(stream))
     assert {(line["a"], line["b"]) for line in lines} == {("bigrec (nano)", "sasrec"), ("sasrec", "bigrec (micro)")}
+
+
+def test_the_overview_leads_to_every_group(document: Document, text: str, report_folder: Path) -> None:
+    assert document.overview
+    links = [row.link for row in document.overview.tables[0].rows]
+    assert links == [group.slug for group in document.groups]
+    page = (report_folder / "index.html").read_text()
+    for link in links:
+        assert f'<a id="{link}"></a>' in text
+        assert f"](#{link})" in text
+        assert f'href="#g-{link}"' in page
+        assert f'id="g-{link}"' in page
 
 
 def test_notes_stand_under_the_table(text: str) -> None:
     assert "* train part recovered from histories" in text
     assert "* bigrec (nano) lists 10 places at most" in text
     assert "(TRY-OUT, rows left out)" in text
-    assert "> **Try-out.**" in text
+    assert "> **Warning.** Try-out, not a result: rows were left out to save time (limit_test=20)." in text
+    assert "recbench audit tiny" in text
 
 
 def test_unfinished_and_damaged_runs_are_listed_apart(text: str) -> None:
@@ -152,35 +188,32 @@ def test_unfinished_and_damaged_runs_are_listed_apart(text: str) -> None:
     assert "metrics.parquet is missing" in damaged
 
 
-def test_every_figure_is_linked_and_there(report_folder: Path, text: str) -> None:
+def test_a_section_that_cannot_be_made_says_so_and_spoils_no_other(
+    one_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise ArtifactError("The facts are missing.", "Type recbench evaluate.")
+
+    for name in ("slices_of_group", "audit_of_group"):
+        monkeypatch.setattr(f"recbench.experiment.report.{name}", fails)
+    (group,) = collect(RunStore(one_run)).groups
+    assert section_of(group, "slices").warnings == (
+        "This could not be made: The facts are missing.",
+        "Type recbench evaluate.",
+    )
+    assert "The data could not be audited: The facts are missing." in board_of(group).notes
+    assert len(board_of(group).rows) == 1
+
+
+def test_every_figure_is_linked_and_there(report_folder: Path, text: str, document: Document) -> None:
     links = re.findall(r"!\[.+?\]\((.+?)\)", text)
-    assert len(links) == 8  # leaderboard and cost of three groups, training of the two with a log
+    assert len(links) == sum(len(section.figures) for group in document.groups for section in group.sections)
+    assert sum("leaderboard" in link for link in links) == 3
+    assert sum("curves" in link for link in links) == 4  # loss and validation of the two groups with a log
     for link in links:
         png = (report_folder / link).read_bytes()
         assert png.startswith(b"\x89PNG")
         assert "<svg" in (report_folder / link).with_suffix(".svg").read_text()
-
-
-def test_leaderboard_figure_names_methods_and_values(report_folder: Path, runs_dir: Path) -> None:
-    from matplotlib.figure import Figure
-
-    from recbench.report import figures
-
-    group = next(g for g in collect(RunStore(runs_dir)).groups if g.backbone == "nano")
-    drawn: list[Figure] = []
-    original = Figure.savefig
-
-    def keep(self: Figure, *arguments: object, **options: object) -> None:
-        drawn.append(self)
-        original(self, *arguments, **options)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Figure, "savefig", keep)
-        figures.draw_all(group, report_folder.parent / "again")
-    axes = drawn[0].axes[0]
-    assert [label.get_text() for label in axes.get_yticklabels()] == ["bigrec (nano), 2 seeds", "sasrec"]
-    dots = next(line for line in axes.lines if line.get_marker() == "o")
-    assert list(dots.get_xdata()) == [row.entry.mean for row in reversed(group.rows)]
 
 
 def test_figures_leave_no_global_state(one_run: Path, tmp_path: Path) -> None:
@@ -193,20 +226,55 @@ def test_figures_leave_no_global_state(one_run: Path, tmp_path: Path) -> None:
 
 def test_same_runs_give_the_same_bytes(one_run: Path, tmp_path: Path) -> None:
     for name in ("first", "again"):
-        make_report(one_run, tmp_path / name, ("md", "csv"))
+        make_report(one_run, tmp_path / name, tuple(FORMATS))
     files = [path for path in (tmp_path / "first").rglob("*") if path.is_file()]
-    assert len(files) == 10
+    assert len(files) > 15
     for file in files:
         assert (tmp_path / "again" / file.relative_to(tmp_path / "first")).read_bytes() == file.read_bytes(), file.name
 
 
 def test_a_report_is_replaced_without_leftovers(one_run: Path, tmp_path: Path) -> None:
     folder = tmp_path / "report"
-    make_report(one_run, folder, ("md", "csv"))
+    make_report(one_run, folder, tuple(FORMATS))
     (folder / "my notes.txt").write_text("mine")
-    make_report(one_run, folder, ("csv",))
+    record = make_report(one_run, folder, ("csv",))
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    assert left == {"report.json", "leaderboard.csv", "comparisons.csv", "my notes.txt"}
+    assert left == {"report.json", "my notes.txt", *record["files"]}
+    assert "csv/leaderboard.csv" in left
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"csv"}
+
+
+def test_a_file_list_of_an_earlier_report_cannot_reach_out_of_its_folder(one_run: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    make_report(one_run, folder, ("csv",))
+    (tmp_path / "precious.txt").write_text("mine")
+    record = json.loads((folder / "report.json").read_text())
+    (folder / "report.json").write_text(json.dumps({**record, "files": ["../precious.txt"]}))
+    make_report(one_run, folder, ("csv",))
+    assert (tmp_path / "precious.txt").read_text() == "mine"
+
+
+def test_a_full_disk_leaves_the_earlier_report_as_it_was(
+    one_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "report"
+    make_report(one_run, folder, ("md", "csv"))
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    written = 0
+
+    def full_after_a_while(handle: int) -> None:
+        nonlocal written
+        written += 1
+        if written > 3:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("recbench.report.render.os.fsync", full_after_a_while)
+    for target in (folder, tmp_path / "new"):
+        written = 0
+        with pytest.raises(ArtifactError, match="No space left on device"):
+            make_report(one_run, target, tuple(FORMATS))
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+    assert not (tmp_path / "new").exists()
 
 
 def test_a_folder_with_other_things_is_not_touched(runs_dir: Path, tmp_path: Path) -> None:
@@ -232,20 +300,20 @@ def test_the_commands_to_repeat_a_comparison_need_two_runs(tmp_path: Path) -> No
     assert f" {weak.run_id} " in command
 
 
-def test_no_run_at_all_is_said(tmp_path: Path) -> None:
+def test_no_run_at_all_is_said_in_every_format(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
-    document = make_report(tmp_path / "runs", tmp_path / "report", ("md", "csv"))
-    assert document["groups"] == []
-    assert "There is no complete run yet." in (tmp_path / "report" / "README.md").read_text()
-    assert (tmp_path / "report" / "leaderboard.csv").read_text().strip() == ""
+    record = make_report(tmp_path / "runs", tmp_path / "report", tuple(FORMATS))
+    assert record["groups"] == []
+    for name in ("README.md", "index.html", "latex/report.tex"):
+        assert "There is no complete run yet." in (tmp_path / "report" / name).read_text()
 
 
 def test_a_missing_runs_folder_leaves_an_earlier_report_alone(one_run: Path, tmp_path: Path) -> None:
     make_report(one_run, tmp_path / "report", ("csv",))
-    before = (tmp_path / "report" / "leaderboard.csv").read_bytes()
+    before = (tmp_path / "report" / "csv" / "leaderboard.csv").read_bytes()
     with pytest.raises(ArtifactError, match="no folder of runs at nowhere"):
         make_report(Path("nowhere"), tmp_path / "report", ("csv",))
-    assert (tmp_path / "report" / "leaderboard.csv").read_bytes() == before
+    assert (tmp_path / "report" / "csv" / "leaderboard.csv").read_bytes() == before
 
 
 def test_a_place_that_cannot_be_written_is_said(one_run: Path) -> None:
@@ -255,11 +323,32 @@ def test_a_place_that_cannot_be_written_is_said(one_run: Path) -> None:
 
 def test_formats_that_do_not_exist_are_named() -> None:
     assert parse_formats("md, csv,md") == ("md", "csv")
-    with pytest.raises(UsageError, match="report format 'html' does not exist") as error:
-        parse_formats("md,html")
-    assert "Known: md, csv" in str(error.value)
+    with pytest.raises(UsageError, match=r"report format 'htm' does not exist\. Did you mean 'html'") as error:
+        parse_formats("md,htm")
+    assert "Known: md, html, latex, csv" in str(error.value)
     with pytest.raises(UsageError, match="No report format"):
         parse_formats(" , ")
+
+
+def test_metrics_that_only_some_runs_have_are_left_out(tmp_path: Path) -> None:
+    make_run(tmp_path, "new", quality=0.9)
+    older = make_run(tmp_path, "older")
+    older.metrics().drop(columns=["item/MRR@20"]).to_parquet(older.paths.metrics, index=False)
+    older.update_hashes([older.paths.metrics])
+    (group,) = collect(RunStore(tmp_path)).groups
+    assert "item/MRR@10" in board_of(group).rows[0].values
+    assert "item/MRR@20" not in board_of(group).rows[0].values
+
+
+def test_settings_that_the_search_never_reads_make_no_entry_of_their_own(tmp_path: Path) -> None:
+    for seed, steps in ((1, 32), (2, 128)):
+        decoding = {"mode": "constrained", "search": "beam", "beams": 10, "exact": {"tokens_per_step": steps}}
+        make_run(tmp_path, "bigrec", seed=seed, config={"decoding": decoding}, backbone="nano")
+    exact = {"mode": "constrained", "search": "exact", "beams": 10, "exact": {"tokens_per_step": 32}}
+    make_run(tmp_path, "bigrec", seed=1, config={"decoding": exact}, backbone="nano")
+    (group,) = collect(RunStore(tmp_path)).groups
+    found = {row.values["label"]: row.values["seeds"] for row in board_of(group).rows}
+    assert found == {"bigrec (nano)": "1 2", "bigrec (nano, exact search)": "1"}
 
 
 def test_curves_keep_the_last_record_of_a_step(tmp_path: Path) -> None:
@@ -288,39 +377,7 @@ def test_a_damaged_log_names_its_line(tmp_path: Path) -> None:
         training_curves(run, "sasrec")
 
 
-@pytest.mark.parametrize(
-    ("seconds", "expected"),
-    [
-        (None, "–"),
-        (0.0, "<0.01 s"),
-        (0.0421, "0.04 s"),
-        (9.99, "9.99 s"),
-        (59.4, "59 s"),
-        (59.7, "1 min 00 s"),
-        (200, "3 min 20 s"),
-        (3599.8, "1 h 00 min"),
-        (7500, "2 h 05 min"),
-    ],
-)
-def test_seconds(seconds: float | None, expected: str) -> None:
-    assert seconds_text(seconds) == expected
-
-
-def test_numbers_as_text() -> None:
-    assert metric_text(0.12345) == "0.1235"
-    assert [p_text(p) for p in (None, 0.00004, 0.0001, 0.0496, 1.0)] == ["–", "<0.0001", "0.0001", "0.0496", "1.0000"]
-    assert signed_interval_text(Interval(-0.01, 0.02)) == "-0.0100 to +0.0200"
-    assert [effect_text(e) for e in (None, 0.1, -1.0)] == ["–", "+0.10", "-1.00"]
-    assert slug("recbole:NARM / x") == "recbole-NARM-x"
-
-
-def test_markdown_cells_are_escaped() -> None:
-    assert markdown_table(["a", "b"], [["x|y", "1\n2"]]) == "| a | b |\n| :-- | --: |\n| x\\|y | 1 2 |"
-
-
 def test_pretraining_of_a_shared_preset_is_not_charged_to_the_run_that_came_first() -> None:
-    from recbench.experiment.report import _training_s
-
-    assert _training_s({"fit": 100.0, "pretrain": 60.0, "sft": 35.0}) == 40.0
-    assert _training_s({"fit": 40.0}) == 40.0
-    assert _training_s({"rank": 1.0}) is None
+    assert training_s({"fit": 100.0, "pretrain": 60.0, "sft": 35.0}) == 40.0
+    assert training_s({"fit": 40.0}) == 40.0
+    assert training_s({"rank": 1.0}) is None

@@ -13,6 +13,7 @@ from helpers_runs import make_run
 
 from recbench.artifacts.store import RunStore, StoredRun
 from recbench.artifacts.tables import write_generations
+from recbench.experiment.regret import regret_rows
 from recbench.experiment.report import collect, make_report
 
 TITLES = [f"title {number}" for number in range(6)]
@@ -56,8 +57,8 @@ def runs_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_only_runs_that_differ_in_the_search_are_paired(runs_dir: Path) -> None:
-    (group,) = collect(RunStore(runs_dir)).groups
-    (row,) = group.regret
+    ((row,), problems) = regret_rows(RunStore(runs_dir).all())
+    assert problems == ()
     assert (row.label, row.length_penalty, row.seeds) == ("bigrec (nano)", 1.0, (1, 2))
     assert not row.same_fit
     stored = {run.run_id: run.manifest.config["decoding"]["search"] for run in RunStore(runs_dir).all()}
@@ -66,8 +67,7 @@ def test_only_runs_that_differ_in_the_search_are_paired(runs_dir: Path) -> None:
 
 
 def test_means_are_over_proven_examples(runs_dir: Path) -> None:
-    report = collect(RunStore(runs_dir))
-    (row,) = report.groups[0].regret
+    (row,), _ = regret_rows(RunStore(runs_dir).all())
     n = row.n_examples
     assert row.proven == pytest.approx((n - 1) / n)
     # Example 0 is not proven; of the others only example 1 differs: it lacks one title, and 2 and 4 stand where 1 and
@@ -86,22 +86,21 @@ def test_means_are_over_proven_examples(runs_dir: Path) -> None:
 
 def test_both_searches_have_a_row_and_a_name_of_their_own(runs_dir: Path) -> None:
     (group,) = collect(RunStore(runs_dir)).groups
-    labels = {row.entry.label: row.entry.seeds for row in group.rows}
-    assert labels["bigrec (nano)"] == (1, 2)
-    assert labels["bigrec (nano, exact search, decoding.length_penalty=1.0)"] == (1, 2)
-    assert labels["bigrec (nano, exact search, decoding.length_penalty=0.0)"] == (1,)
+    board = next(section for section in group.sections if section.slug == "leaderboard").tables[0]
+    labels = {row.values["label"]: row.values["seeds"] for row in board.rows}
+    assert labels["bigrec (nano)"] == "1 2"
+    assert labels["bigrec (nano, exact search, decoding.length_penalty=1.0)"] == "1 2"
+    assert labels["bigrec (nano, exact search, decoding.length_penalty=0.0)"] == "1"
 
 
 def test_text_csv_and_json_say_the_same(runs_dir: Path, tmp_path: Path) -> None:
-    document = make_report(runs_dir, tmp_path / "report", ("md", "csv"))
-    (row,) = document["groups"][0]["beam_regret"]
-    (line,) = csv.DictReader((tmp_path / "report" / "regret.csv").open())
-    assert float(line["missed"]) == row["values"]["missed"]
-    assert json.loads((tmp_path / "report" / "report.json").read_text())["groups"][0]["beam_regret"] == [
-        {**row, **{name: list(row[name]) for name in ("seeds", "beam_runs", "exact_runs")}}
-    ]
+    record = make_report(runs_dir, tmp_path / "report", ("md", "csv"))
+    (row,) = record["groups"][0]["sections"]["regret"]["tables"]["regret"]
+    (line,) = csv.DictReader((tmp_path / "report" / "csv" / "regret.csv").open())
+    assert float(line["missed"]) == row["missed"]
+    assert json.loads((tmp_path / "report" / "report.json").read_text()) == record
     section = (tmp_path / "report" / "README.md").read_text().split("### Beam regret")[1].split("###")[0]
-    assert f"| bigrec (nano) | 1 | 2 | {100 * row['proven']:.1f}% | {row['values']['missed']:.2f} of 3 |" in section
+    assert f"| bigrec (nano) | 1 | 2 | {100 * row['proven_share']:.1f}% | {row['missed']:.3g} | 3 |" in section
     assert "fitting twice" in section
 
 
@@ -109,7 +108,7 @@ def test_runs_of_one_fit_are_preferred(tmp_path: Path) -> None:
     search_run(tmp_path, "exact", [[0, 1, 2]], fit_id="a")
     shared = search_run(tmp_path, "beam", [[0, 1, 3]], fit_id="a", created="2026-01-01T00:00:00Z")
     search_run(tmp_path, "beam", [[0, 1, 2]], fit_id="b", created="2026-01-02T00:00:00Z")
-    (row,) = collect(RunStore(tmp_path)).groups[0].regret
+    (row,), _ = regret_rows(RunStore(tmp_path).all())
     assert row.same_fit
     assert row.beam_runs == (shared.run_id,)
     assert row.values["missed"] == 1
@@ -118,9 +117,11 @@ def test_runs_of_one_fit_are_preferred(tmp_path: Path) -> None:
 def test_changed_generations_are_left_out_and_said(tmp_path: Path) -> None:
     search_run(tmp_path, "beam", [[0, 1, 2]])
     search_run(tmp_path, "exact", [[0, 1, 2]]).paths.generations.write_text("{}\n")
-    report = collect(RunStore(tmp_path))
-    assert report.groups[0].regret == ()
-    assert any("left out of the beam regret: generations.jsonl has changed" in text for text in report.damaged)
+    document = collect(RunStore(tmp_path))
+    assert not any(section.slug == "regret" for section in document.groups[0].sections)
+    (damaged,) = (section for section in document.sections if section.slug == "damaged")
+    problems = [row.values["problem"] for row in damaged.tables[0].rows]
+    assert any("left out of the beam regret: generations.jsonl has changed" in text for text in problems)
 
 
 def test_without_a_proven_example_there_is_no_number(tmp_path: Path) -> None:
@@ -129,4 +130,4 @@ def test_without_a_proven_example_there_is_no_number(tmp_path: Path) -> None:
     assert len(run.metrics()) < 1000
     make_report(tmp_path / "runs", tmp_path / "report", ("md", "csv"))
     section = (tmp_path / "report" / "README.md").read_text().split("### Beam regret")[1].split("###")[0]
-    assert "| 0.0% | – of – | – | – | – | – | – | – |" in section
+    assert "| 0.0% | – | – | – | – | – | – | – | – |" in section

@@ -23,7 +23,7 @@ def test_tuned_runs_say_so(tmp_path: Path) -> None:
     text = (tmp_path / "report" / "README.md").read_text()
     (line,) = [line for line in text.splitlines() if "validation rows (" in line]
     assert line == (
-        "* sasrec, seed 1: learning_rate=0.001, sft.epochs=2: the best of 9 trials (1 failed) of a grid search by "
+        "sasrec, seed 1: learning_rate=0.001, sft.epochs=2: the best of 9 trials (1 failed) of a grid search by "
         "NDCG@10 on 1,234 validation rows (0.0346 there), which took 61 s."
     )
     assert "all others were given" in text
