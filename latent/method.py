@@ -19,7 +19,7 @@ from latent.config import LatentR3Config
 from latent.item_vectors import item_vectors
 from latent.model import LatentModel
 from latent.reasoner import LatentWriter
-from latent.rl import reinforce
+from latent.rl import check_processes, reinforce
 from recbench.artifacts.files import atomic_folder
 from recbench.contracts.errors import UsageError
 from recbench.contracts.examples import Examples, Queries
@@ -61,6 +61,7 @@ class LatentR3(Method):
         if begins is None:
             self._fitted = self._fine_tuned(train, valid, ctx)
             return
+        check_processes(self.config.rl)
         if ctx.start_model.is_dir():
             self._fitted = LatentModel.load(ctx.start_model, begins, ctx).under(self.config)
         else:

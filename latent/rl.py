@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from latent.policy import LatentPolicy
@@ -19,7 +20,17 @@ from recbench.contracts.method import RunContext
 from recbench.llm.codec import TitleCodec
 from recbench.llm.rl import whole_steps
 from recbench.llm.sft import collate_rows, training_rows
-from recbench.llm.train import StageResult, run_stage
+from recbench.llm.train import StageResult, micro_batches, run_stage
+
+
+def check_processes(settings: RlSettings) -> None:
+    """Refuse settings that the processes of this run cannot share, before the stages that come first.
+
+    Raises:
+        ConfigError: an optimizer step does not divide into micro-batches for all of them.
+    """
+    processes = dist.get_world_size() if dist.is_initialized() else 1
+    micro_batches(settings.batch_size, math.gcd(settings.batch_size, settings.micro_batch_size), processes)
 
 
 def reinforce(

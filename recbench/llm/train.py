@@ -31,7 +31,7 @@ from recbench.llm.monitor import Evaluation, Meter, Order, Reporter
 from recbench.llm.objective import Objective
 from recbench.llm.trainer import StageTrainer, out_of_memory
 
-__all__ = ["Objective", "StageResult", "TrainSettings", "isolated_randomness", "run_stage"]
+__all__ = ["Objective", "StageResult", "TrainSettings", "isolated_randomness", "micro_batches", "run_stage"]
 
 LOSS = "loss"
 SCORE = "NDCG@10"
@@ -191,6 +191,22 @@ def _evaluation(
     return Evaluation(measure, history, trainer.objective, patience, tell)
 
 
+def micro_batches(batch_size: int, micro_batch_size: int, processes: int) -> int:
+    """Return how many micro-batches each process takes in an optimizer step.
+
+    Raises:
+        ConfigError: it is not a whole number.
+    """
+    together = micro_batch_size * processes
+    if batch_size % together:
+        raise ConfigError(
+            f"batch_size {batch_size} does not divide into {processes} processes with micro_batch_size "
+            f"{micro_batch_size}.",
+            f"Choose a batch_size that is a multiple of {together}, or a smaller micro_batch_size.",
+        )
+    return batch_size // together
+
+
 @contextmanager
 def isolated_randomness(seed: int) -> Iterator[None]:
     """Seed the global generators that libraries draw from, and put their states back afterwards."""
@@ -237,14 +253,8 @@ def _arguments(
         report_to="none",
         log_level="error",
     )
-    per_forward = arguments.per_device_train_batch_size * arguments.world_size
-    if settings.batch_size % per_forward:
-        raise ConfigError(
-            f"batch_size {settings.batch_size} does not divide into {arguments.world_size} processes with "
-            f"micro_batch_size {arguments.per_device_train_batch_size}.",
-            f"Choose a batch_size that is a multiple of {per_forward}.",
-        )
-    arguments.gradient_accumulation_steps = settings.batch_size // per_forward
+    micro = arguments.per_device_train_batch_size
+    arguments.gradient_accumulation_steps = micro_batches(settings.batch_size, micro, arguments.world_size)
     # One process uses one device; several devices are used through accelerate launch, never through DataParallel.
     arguments._n_gpu = min(arguments.n_gpu, 1)
     return arguments

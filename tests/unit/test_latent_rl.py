@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from latent.attention import LatentAttention
 from latent.policy import LatentPolicy
 from latent.reasoner import LatentWriter
-from latent.rl import reinforce
+from latent.rl import check_processes, reinforce
 from latent.rl_config import RlSettings
 from recbench.contracts.config import build_config
 from recbench.contracts.errors import ConfigError, DataError, TrainingError
@@ -161,3 +161,14 @@ def test_a_batch_of_few_rows_is_one_scope(tiny_llm_folder: Path, tmp_path: Path)
 def test_settings_that_do_not_fit_together_are_refused(values: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_config(RlSettings, values, "rl")
+
+
+@pytest.mark.parametrize(("processes", "fits"), [(1, True), (2, True), (4, True), (8, False)])
+def test_processes_that_cannot_share_a_step_are_refused_at_once(monkeypatch, processes: int, fits: bool) -> None:
+    monkeypatch.setattr("latent.rl.dist.is_initialized", lambda: True)
+    monkeypatch.setattr("latent.rl.dist.get_world_size", lambda: processes)
+    if fits:
+        check_processes(RlSettings())
+        return
+    with pytest.raises(ConfigError, match="batch_size 32 does not divide into 8 processes with micro_batch_size 8"):
+        check_processes(RlSettings())
