@@ -14,7 +14,7 @@ from recbench.contracts.dataset import Dataset
 from recbench.contracts.protocol import Protocol
 from recbench.experiment.report import collect
 from recbench.report.document import Section
-from recbench.report.paper.values import PaperRow, fits, load_paper
+from recbench.report.paper.values import PaperRow, load_paper
 from recbench.testing.tiny import tiny_dataset
 
 METRICS = {"HR@5": "H@5", "HR@10": "H@10", "NDCG@5": "N@5", "NDCG@10": "N@10"}
@@ -55,16 +55,25 @@ def test_doubtful_values_are_flagged(shared: Path) -> None:
     assert {1, 6, 12, 13} <= set(paper.notes)
     for row in paper.rows:
         looks_swapped = row.values["NDCG@10"] > row.values["HR@10"] or row.values["NDCG@5"] > row.values["HR@5"]
-        assert looks_swapped == (row.flag == "swapped_suspected"), row
+        assert looks_swapped == (row.flag in ("swapped_suspected", "columns_swapped")), row
+
+
+def line(settings: dict[str, Any], differs: dict[str, Any] | None = None) -> PaperRow:
+    return PaperRow(1, "cds", "x", "x", settings, {}, differs=differs or {})
 
 
 def test_settings_decide_and_keys_that_do_not_exist_are_no_obstacle() -> None:
     config = {"loss": "bce", "decoding": {"search": "beam"}, "lora": None}
-    assert fits(config, {"loss": "bce", "decoding.search": "beam", "lora": None})
-    assert fits(config, {"new": 1, "rl.enabled": True, "decoding.other": 1})
-    assert not fits(config, {"loss": "ce"})
-    assert not fits(config, {"decoding.search": "exact"})
-    assert not fits({"lora": {"rank": 8}}, {"lora": None})
+    assert line({"loss": "bce", "decoding.search": "beam", "lora": None}).fits(config)
+    assert line({"new": 1, "rl.enabled": True, "decoding.other": 1}).fits(config)
+    assert not line({"loss": "ce"}).fits(config)
+    assert not line({"decoding.search": "exact"}).fits(config)
+    assert not line({"lora": None}).fits({"lora": {"rank": 8}})
+
+
+def test_what_a_row_is_about_must_be_there_and_wins() -> None:
+    assert line({"loss": "bce"}, {"loss": "ce"}).fits({"loss": "ce"})
+    assert not line({}, {"loss": "ce"}).fits({})
 
 
 @pytest.mark.parametrize(
@@ -86,19 +95,19 @@ def test_variants_find_their_line(method: str, config: dict[str, Any], table: in
     found: list[PaperRow] = [
         row
         for row in load_paper().rows
-        if (row.dataset, row.method) == ("cds", method) and not row.backbone and fits(config, row.settings)
+        if (row.dataset, row.method) == ("cds", method) and not row.backbone and row.fits(config)
     ]
     assert (found[0].table, found[0].label) == (table, label)
 
 
 def test_the_defaults_of_the_methods_find_the_headline_table() -> None:
-    from recbench.methods.load import load_method
+    from recbench.methods.load import build_method
 
     expected = {"bigrec": "BIGRec", "d3": "D3", "latentr3": "BIGRec+LatentR3", "sasrec": "SASRec", "base": "Base"}
     for method, label in expected.items():
-        config = load_method(method, {}).config.model_dump(mode="json")
+        config = build_method(method).config.model_dump(mode="json")
         rows = [row for row in load_paper().rows if (row.dataset, row.method, row.backbone) == ("toys", method, None)]
-        assert next(row.label for row in rows if fits(config, row.settings)) == label
+        assert next(row.label for row in rows if row.fits(config)) == label
 
 
 def test_shown_beside_ours_with_a_warning(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,8 @@ class PaperRow:
         dataset: our name of the data set.
         label: the paper's name of the method.
         method: ours.
-        settings: dotted key of the method's configuration -> the value that a run must have there.
+        settings: dotted key of the method's configuration -> the value that a run must have there, if it has the key.
+        differs: the same for keys that a run must have: what the row is about. They win over ``settings``.
         values: printed metric ("NDCG@10") -> value, as printed.
         backbone: language model that a run must have; None: any.
         flag: key of what is doubtful about it, or None.
@@ -40,6 +41,15 @@ class PaperRow:
     values: Mapping[str, float]
     backbone: str | None = None
     flag: str | None = None
+    differs: Mapping[str, Any] = field(default_factory=dict)
+
+    def fits(self, config: Mapping[str, Any]) -> bool:
+        """Say whether a method's resolved configuration is the one that the row is about."""
+        own = flatten(config)
+        wanted = {**self.settings, **self.differs}
+        return all(key in own for key in self.differs) and all(
+            own.get(key, value) == value for key, value in wanted.items()
+        )
 
 
 @dataclass(frozen=True)
@@ -86,25 +96,16 @@ def paper_values(board: Leaderboard) -> dict[str, PaperRow]:
 def _line_of(dataset: str, row: LeaderboardRow) -> PaperRow | None:
     for line in load_paper().rows:
         same = line.dataset == dataset and line.method == row.entry.method
-        if same and line.backbone in (None, row.entry.backbone) and fits(row.config, line.settings):
+        if same and line.backbone in (None, row.entry.backbone) and line.fits(row.config):
             return line
     return None
 
 
-def fits(config: Mapping[str, Any], settings: Mapping[str, Any]) -> bool:
-    """Say whether a configuration has all of these values; a key that it does not have is no obstacle.
-
-    Args:
-        config: nested, as resolved.
-        settings: dotted key -> value.
-    """
-    return all(_has(config, key.split("."), value) for key, value in settings.items())
-
-
-def _has(config: Mapping[str, Any], keys: list[str], value: Any) -> bool:
-    for key in keys[:-1]:
-        inner = config.get(key)
-        if not isinstance(inner, Mapping):
-            return True
-        config = inner
-    return keys[-1] not in config or config[keys[-1]] == value
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return every value, nested ones and what they are nested in, under its dotted key."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        flat[prefix + key] = value
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+    return flat
