@@ -22,9 +22,7 @@ class RlSettings(GrpoSettings):
     adv_groups: Annotated[int, Field(ge=1)] | Literal["batch"] = Field(
         2, description="prompts whose rewards share a baseline in Eq. 7 (2: what the code does; batch: batch_size)"
     )
-    beta: float = Field(
-        0.0, ge=0, description="weight of KL(policy || policy before this stage); 0: none (published)"
-    )
+    beta: float = Field(0.0, ge=0, description="weight of KL(policy || policy before this stage); 0: none (published)")
     num_iterations: int = Field(
         1, ge=1, description="optimizer steps on each rollout; with 1 the ratio is 1 and nothing is ever clipped"
     )

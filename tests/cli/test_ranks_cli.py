@@ -9,12 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from helpers_plugins import PluginFolder
 from helpers_run_commands import Here, manifest_of
 
 from recbench.data.store import save_dataset
-from recbench.testing.tiny import tiny_dataset
+from recbench.testing.tiny import tiny_catalog, tiny_dataset
+from recbench.testing.tiny_llm import make_tiny_llm
 
 #: The mean of one number per process: with two processes it can only come out right if both fit together.
 TOGETHER = '''
@@ -139,3 +141,27 @@ def test_a_method_of_one_process_is_refused(runs_dir: Path) -> None:
     assert "is fitted by one process" in json.loads(first.stdout)["error"]["message"]
     assert (second.stdout, second.stderr) == ("", "")
     assert not runs_dir.exists()
+
+
+LATENT = [
+    "sft.epochs=1", "sft.batch_size=8", "sft.micro_batch_size=4", "sft.max_rows=24", "sft.eval_rows=8",
+    "sft.learning_rate=3e-3", "rl.batch_size=8", "rl.micro_batch_size=2", "rl.max_rows=16", "rl.samples=3",
+    "rl.adv_groups=batch", "rl.learning_rate=1e-2", "rl.log_steps=1", "decoding.beams=4",
+]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_two_processes_fit_both_stages_of_latentr3_like_one(runs_dir: Path, here: Here, tmp_path: Path) -> None:
+    backbone = make_tiny_llm(tmp_path / "backbone", tiny_catalog().titles)
+    settings = [word for setting in LATENT for word in ("--set", setting)]
+    settings += ["--method", "latentr3", "--backbone", str(backbone), "--device", "cpu"]
+    first, second = run_processes(2, *settings, "--runs-dir", runs_dir / "two")
+    assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    alone = here("run", "--dataset", "tiny", "--json", *settings, "--runs-dir", runs_dir / "one")
+    two, one = (Path(json.loads(done.stdout)["path"]) for done in (first, alone))
+    lists = [pd.read_parquet(folder / "rankings.parquet") for folder in (two, one)]
+    pd.testing.assert_frame_equal(*lists, check_exact=False, rtol=1e-5)
+    logs = [[json.loads(line) for line in (folder / "train.jsonl").read_text().splitlines()] for folder in (two, one)]
+    curves = [[r["reward_unperturbed"] for r in log if "reward_unperturbed" in r] for log in logs]
+    assert len(curves[0]) == 2
+    assert curves[0] == pytest.approx(curves[1], rel=1e-5)

@@ -11,6 +11,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from latent.attention import LatentAttention
+from latent.config import LatentR3Config
+from latent.method import LatentR3
 from latent.policy import LatentPolicy
 from latent.reasoner import LatentWriter
 from latent.rl import check_processes, reinforce
@@ -164,11 +166,19 @@ def test_settings_that_do_not_fit_together_are_refused(values: dict[str, Any], m
 
 
 @pytest.mark.parametrize(("processes", "fits"), [(1, True), (2, True), (4, True), (8, False)])
-def test_processes_that_cannot_share_a_step_are_refused_at_once(monkeypatch, processes: int, fits: bool) -> None:
+def test_processes_that_cannot_share_a_step_are_refused_at_once(
+    monkeypatch, tmp_path: Path, processes: int, fits: bool
+) -> None:
     monkeypatch.setattr("latent.rl.dist.is_initialized", lambda: True)
     monkeypatch.setattr("latent.rl.dist.get_world_size", lambda: processes)
     if fits:
         check_processes(RlSettings())
         return
-    with pytest.raises(ConfigError, match="batch_size 32 does not divide into 8 processes with micro_batch_size 8"):
+    message = "batch_size 32 does not divide into 8 processes with micro_batch_size 8"
+    with pytest.raises(ConfigError, match=message):
         check_processes(RlSettings())
+    with pytest.raises(ConfigError, match=message):
+        # Without a backbone nothing could be trained: it does not come that far.
+        LatentR3(LatentR3Config()).fit(
+            tiny_split().train, tiny_split().valid, RunContext(tiny_catalog(), 3, "cpu", tmp_path, tmp_path)
+        )
