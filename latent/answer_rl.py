@@ -57,6 +57,8 @@ class AnswerPolicy(Objective):
 
     # A prompt's loss depends on its own samples alone.
     divisible = True
+    # While the ratio is near 1 the loss is no larger than an advantage.
+    diverged_above = 100.0
 
     def __init__(
         self,
