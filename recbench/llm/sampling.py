@@ -1,4 +1,4 @@
-"""Titles drawn at random from a writer: one token after the other, among those that lead to a title of the catalogue."""
+"""Titles drawn at random from a writer: token after token, among those that lead to a title of the catalogue."""
 
 from __future__ import annotations
 
