@@ -6,6 +6,8 @@ import re
 
 _COMMAND = re.compile(r"\\([A-Za-z]+\*?|.)", re.DOTALL)
 
+_TABLE = re.compile(r"\\begin\{tabular\}\{@\{\}([^\n]+)@\{\}\}\n(.*?)\\bottomrule", re.DOTALL)
+
 
 def check_latex(text: str) -> None:
     """Check braces, environments, special characters and the columns of tables.
@@ -15,8 +17,10 @@ def check_latex(text: str) -> None:
     """
     body = "\n".join(line for line in text.split("\n") if not line.startswith("%"))
     _check_pairs(body)
-    for alignment, content in re.findall(r"\\begin\{tabular\}\{@\{\}([lr]+)@\{\}\}(.*?)\\bottomrule", body, re.DOTALL):
-        _check_columns(alignment, content)
+    for alignment, content in re.findall(
+        r"\\begin\{tabular\}\{@\{\}([^\n]+)@\{\}\}\n(.*?)\\bottomrule", body, re.DOTALL
+    ):
+        _check_columns(re.sub(r"@\{\\hspace\{\d+pt\}\}", "", alignment), content)
 
 
 def _check_pairs(body: str) -> None:
@@ -49,6 +53,7 @@ def _check_pairs(body: str) -> None:
 
 
 def _check_columns(alignment: str, content: str) -> None:
+    assert set(alignment) <= {"l", "r"}, f"columns {alignment}"
     flat = re.sub(r"\\begin\{tabular\}\[b\].*?\\end\{tabular\}", "x", content, flags=re.DOTALL)
     for line in re.split(r" \\\\\n", flat):
         cells = re.sub(r"\\&|\\(top|mid)rule", "", line).strip()

@@ -150,7 +150,7 @@ def _cell(table: Table, row: Row, column: Column, header: str | None, panel: str
     value = row.values.get(column.key)
     text = cell_text(value, column.kind)
     is_header = column.key == header
-    long = " long" if column.kind in _LEFT and len(text) > _LONG and not is_header else ""
+    long = " long" if column.kind in _LEFT and len(text) > _LONG else ""
     return _Cell(
         text=text,
         sort=_sort_value(value, column),

@@ -54,6 +54,9 @@ _ESCAPES = {
     "†": r"\textdagger{}",
     "\n": " ",
 }
+_LONG_TITLE = 9
+# Marks hang behind a number, so that the digits of a column stay below each other.
+_ROOM_FOR_MARKS = r"@{\hspace{16pt}}"
 # A hyphen that is the sign of a number: not inside a word, a range or an exponent.
 _MINUS = re.compile(r"(?<![\w–-])-(?=\d)")
 _PREAMBLE = r"""\documentclass[10pt]{article}
@@ -98,15 +101,14 @@ def _main(document: Document, figures: str) -> str:
                     line
                     for figure in section.figures
                     for line in (
-                        r"\begin{figure}[htbp]",
+                        r"\begin{figure}[!htbp]",
                         r"\centering",
-                        rf"\includegraphics[width=0.62\linewidth,height=0.8\textheight,keepaspectratio]"
+                        rf"\includegraphics[width=0.55\linewidth,height=0.7\textheight,keepaspectratio]"
                         rf"{{{figures}/{figure_file(group, section, figure)}.png}}",
                         rf"\caption{{{escape(figure.title)}}}",
                         r"\end{figure}",
                     )
                 ]
-                parts.append(r"\clearpage")
     return "\n".join([*parts, r"\end{document}", ""])
 
 
@@ -120,10 +122,13 @@ def _prose(section: Section) -> Iterator[str]:
 def latex_table(group: Group, section: Section, table: Table) -> str:
     """Return a floating table with booktabs rules, bold cells, marks and notes; columns for details are left out."""
     columns = [column for column in table.columns if not column.detail]
-    alignment = "".join("l" if column.kind in _LEFT else "r" for column in columns)
+    marked = {key for row in table.rows for key, mark in (row.marks or {}).items() if mark}
+    alignment = "".join(
+        ("l" if column.kind in _LEFT else "r") + (_ROOM_FOR_MARKS if column.key in marked else "") for column in columns
+    )
     lines = [
         "% made by recbench report; needs \\usepackage{amssymb,booktabs}",
-        r"\begin{table}[htbp]",
+        r"\begin{table}[!htbp]",
         r"\centering",
         rf"\caption{{{escape(table.title)}}}",
         rf"\label{{tab:{_label(f'{group.slug}-{table_name(section, table)}')}}}",
@@ -147,12 +152,16 @@ def _line(cells: list[str]) -> str:
 
 
 def _heading(column: Column) -> str:
-    """Return a title in as many lines as it has words, so that columns are as narrow as their values."""
-    words = [escape(word) for word in column.title.split()]
-    if len(words) < 2:
-        return "".join(words)
+    """Return a title, a long one in two lines of about equal length, so that columns are as narrow as their values."""
+    words = column.title.split()
+    if len(column.title) <= _LONG_TITLE or len(words) < 2:
+        return escape(column.title)
+    lines = min(
+        ((" ".join(words[:cut]), " ".join(words[cut:])) for cut in range(1, len(words))),
+        key=lambda pair: max(map(len, pair)),
+    )
     side = "l" if column.kind in _LEFT else "r"
-    return rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}" + r"\\".join(words) + r"\end{tabular}"
+    return rf"\begin{{tabular}}[b]{{@{{}}{side}@{{}}}}" + r"\\".join(map(escape, lines)) + r"\end{tabular}"
 
 
 def _cell(row: Row, column: Column) -> str:
