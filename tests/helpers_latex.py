@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 
 _COMMAND = re.compile(r"\\([A-Za-z]+\*?|.)", re.DOTALL)
-
 _TABLE = re.compile(r"\\begin\{tabular\}\{@\{\}([^\n]+)@\{\}\}\n(.*?)\\bottomrule", re.DOTALL)
 
 
@@ -17,9 +16,7 @@ def check_latex(text: str) -> None:
     """
     body = "\n".join(line for line in text.split("\n") if not line.startswith("%"))
     _check_pairs(body)
-    for alignment, content in re.findall(
-        r"\\begin\{tabular\}\{@\{\}([^\n]+)@\{\}\}\n(.*?)\\bottomrule", body, re.DOTALL
-    ):
+    for alignment, content in _TABLE.findall(body):
         _check_columns(re.sub(r"@\{\\hspace\{\d+pt\}\}", "", alignment), content)
 
 
