@@ -17,7 +17,7 @@ from latent.rl_config import RlSettings
 from latent.trained_part import trained_part
 from recbench.contracts.examples import Examples
 from recbench.contracts.method import RunContext
-from recbench.llm.codec import TitleCodec
+from recbench.llm.codec import RowCodec
 from recbench.llm.rl import whole_steps
 from recbench.llm.sft import collate_rows, training_rows
 from recbench.llm.train import StageResult, micro_batches, run_stage
@@ -34,7 +34,7 @@ def check_processes(settings: RlSettings) -> None:
 
 
 def reinforce(
-    writer: LatentWriter, codec: TitleCodec, train: Examples, settings: RlSettings, folder: Path, ctx: RunContext
+    writer: LatentWriter, codec: RowCodec, train: Examples, settings: RlSettings, folder: Path, ctx: RunContext
 ) -> StageResult:
     """Train LatentRATT in place, and the language model with it where ``settings.trains`` says so.
 
@@ -68,5 +68,5 @@ def reinforce(
     return result
 
 
-def _collate(codec: TitleCodec, rows: list[Mapping[str, Any]]) -> dict[str, Tensor]:
+def _collate(codec: RowCodec, rows: list[Mapping[str, Any]]) -> dict[str, Tensor]:
     return {**collate_rows(codec, rows), "example_id": torch.tensor([row["example_id"] for row in rows])}

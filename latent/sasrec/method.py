@@ -26,7 +26,7 @@ from latent.sasrec.config import SasRecLatentConfig
 from latent.sasrec.items import ItemCodec
 from recbench.artifacts.files import atomic_folder, read_json, write_json
 from recbench.contracts.examples import Examples, Queries
-from recbench.contracts.method import Capabilities, Method, RunContext
+from recbench.contracts.method import Capabilities, Method, MethodConfig, RunContext
 from recbench.contracts.rankings import Rankings
 from recbench.contracts.seeding import derive_seed
 from recbench.llm.quiet import no_progress_bars
@@ -115,10 +115,10 @@ class SasRecLatent(Method):
         write_json(folder / _FACTS, self._facts)
 
     @classmethod
-    def load(cls, folder: Path, config: SasRecLatentConfig, ctx: RunContext) -> SasRecLatent:
+    def load(cls, folder: Path, config: MethodConfig, ctx: RunContext) -> SasRecLatent:
         """Read what :meth:`save` wrote."""
         method = cls(config)
-        method._codec = ItemCodec(len(ctx.catalog), config.max_history)
+        method._codec = ItemCodec(len(ctx.catalog), method.config.max_history)
         method._restore(folder, ctx)
         return method
 

@@ -18,7 +18,7 @@ from recbench.contracts.examples import Examples
 from recbench.contracts.method import RunContext
 from recbench.contracts.seeding import derive_seed, numpy_rng
 from recbench.llm.background import Background
-from recbench.llm.codec import TitleCodec, split_labels
+from recbench.llm.codec import RowCodec, TitleCodec, split_labels
 from recbench.llm.decode import DecodingConfig
 from recbench.llm.lora import LoraSettings, add_lora, merge_lora
 from recbench.llm.objective import Objective
@@ -75,7 +75,7 @@ class SftObjective(Objective):
         return {"loss": -logprobs.sum() / tokens}
 
 
-def usable_rows(examples: Examples, codec: TitleCodec, max_rows: int | None, seed: int, purpose: str) -> np.ndarray:
+def usable_rows(examples: Examples, codec: RowCodec, max_rows: int | None, seed: int, purpose: str) -> np.ndarray:
     """Return int64 numbers of the rows whose target has a title, at most ``max_rows``, drawn at random, ascending.
 
     Rows whose target has no title cannot be written; they are left out and counted in the log.
@@ -91,7 +91,7 @@ def usable_rows(examples: Examples, codec: TitleCodec, max_rows: int | None, see
 
 
 def training_rows(
-    examples: Examples, codec: TitleCodec, max_rows: int | None, seed: int, purpose: str
+    examples: Examples, codec: RowCodec, max_rows: int | None, seed: int, purpose: str
 ) -> list[dict[str, Any]]:
     """Return :func:`usable_rows` with prompt tokens ("input_ids") and answer tokens ("answer")."""
     chosen = examples.take(usable_rows(examples, codec, max_rows, seed, purpose))
@@ -103,7 +103,7 @@ def training_rows(
     ]
 
 
-def collate_rows(codec: TitleCodec, rows: list[Mapping[str, Any]]) -> dict[str, Tensor]:
+def collate_rows(codec: RowCodec, rows: list[Mapping[str, Any]]) -> dict[str, Tensor]:
     """Pad rows of :func:`training_rows` into a batch of :class:`SftObjective`."""
     ids, mask = codec.pad_prompts([row["input_ids"] for row in rows])
     return {"prompt_ids": ids, "prompt_mask": mask, "labels": codec.pad_answers([row["answer"] for row in rows])}
@@ -111,7 +111,7 @@ def collate_rows(codec: TitleCodec, rows: list[Mapping[str, Any]]) -> dict[str, 
 
 def fine_tune(
     writer: TitleWriter,
-    codec: TitleCodec,
+    codec: RowCodec,
     train: Examples,
     valid: Examples,
     settings: SftSettings,
@@ -136,7 +136,7 @@ def fine_tune(
     valid_rows = training_rows(valid, codec, settings.eval_rows, ctx.seed, "sft-valid")
     score = None
     if settings.select == "ndcg":
-        if decoding is None:
+        if decoding is None or not isinstance(codec, TitleCodec):
             raise ConfigError("This method cannot choose by select=ndcg.", "Use select=loss.")
         background = Background.of(train, valid, len(ctx.catalog))
         rows = settings.select_rows
