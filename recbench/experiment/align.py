@@ -70,16 +70,18 @@ def _read(run: StoredRun, columns: Sequence[str]) -> pd.DataFrame:
     if missing or table.empty:
         what = f"lacks the columns {', '.join(missing)}" if missing else "has no rows"
         raise ArtifactError(f"{run.paths.metrics} {what}.", hint)
-    table = table[[*_IDENTITY, *columns]].sort_values("example_id", ignore_index=True)
+    table = table[[*_IDENTITY, *columns]]
+    if not table["example_id"].is_monotonic_increasing:
+        table = table.sort_values("example_id", ignore_index=True)
     ids = table["example_id"].to_numpy()
     repeated = np.flatnonzero(ids[1:] == ids[:-1])
     if len(repeated):
         raise ArtifactError(f"{run.paths.metrics} has example {ids[repeated[0]]} more than once.", hint)
-    for name in columns:
-        unknown = ~np.isfinite(table[name].to_numpy())
-        if unknown.any():
-            example = ids[int(np.argmax(unknown))]
-            raise ArtifactError(f"{run.paths.metrics} has no number for {name} of example {example}.", hint)
+    unknown = ~np.isfinite(table[list(columns)].to_numpy(dtype=np.float64))
+    if unknown.any():
+        column = int(np.argmax(unknown.any(axis=0)))
+        example = ids[int(np.argmax(unknown[:, column]))]
+        raise ArtifactError(f"{run.paths.metrics} has no number for {columns[column]} of example {example}.", hint)
     return table
 
 
