@@ -42,7 +42,7 @@ from recbench.report.sections.introduction import introduction, overview
 from recbench.report.sections.latency import latency_section
 from recbench.report.sections.leaderboard import leaderboard_section
 from recbench.report.sections.paper import paper_section
-from recbench.report.sections.rebuild import rebuild_section
+from recbench.report.sections.rebuild import rebuild_section, settings_files
 from recbench.report.sections.regret import regret_section
 from recbench.report.sections.runs import damaged_section, unfinished_section
 from recbench.report.sections.significance import significance_section
@@ -111,6 +111,7 @@ def collect(store: RunStore) -> Document:
             for comparable in by_key.values()
             for run in comparable
         },
+        attachments={name: text for board in boards.values() for name, text in settings_files(board).items()},
     )
 
 

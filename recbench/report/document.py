@@ -174,6 +174,7 @@ class Document:
         sections: what belongs to no group: runs that are not complete, folders that cannot be read.
         version: version of recbench that made it.
         inputs: run id -> SHA-256 of the metrics that were read.
+        attachments: path relative to the report -> text of a file that sections refer to, such as settings of a run.
     """
 
     title: str
@@ -183,3 +184,4 @@ class Document:
     sections: tuple[Section, ...] = ()
     version: str = ""
     inputs: Mapping[str, str] = field(default_factory=dict)
+    attachments: Mapping[str, str] = field(default_factory=dict)

@@ -126,7 +126,8 @@ def write_report(document: Document, folder: Path, formats: Sequence[str]) -> di
     """
     check_target(folder)
     figures = FigureStore()
-    files = {name: content for format in formats for name, content in FORMATS[format](document, figures).items()}
+    files = {name: text.encode() for name, text in document.attachments.items()}
+    files |= {name: content for format in formats for name, content in FORMATS[format](document, figures).items()}
     record = json_document(document, sorted(files))
     earlier = read_json(folder / MARKER).get("files", []) if (folder / MARKER).is_file() else []
     _write_all(folder, {**files, MARKER: json_text(record).encode()})

@@ -241,7 +241,7 @@ def test_a_report_is_replaced_without_leftovers(one_run: Path, tmp_path: Path) -
     left = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
     assert left == {"report.json", "my notes.txt", *record["files"]}
     assert "csv/leaderboard.csv" in left
-    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"csv"}
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"csv", "configs"}
 
 
 def test_a_file_list_of_an_earlier_report_cannot_reach_out_of_its_folder(one_run: Path, tmp_path: Path) -> None:
@@ -298,6 +298,23 @@ def test_the_commands_to_repeat_a_comparison_need_two_runs(tmp_path: Path) -> No
         if line.startswith("recbench compare")
     )
     assert f" {weak.run_id} " in command
+
+
+def test_settings_beside_the_report_ask_for_the_same_runs(runs_dir: Path, report_folder: Path) -> None:
+    from recbench.experiment.config import build_experiment
+
+    with (report_folder / "csv" / "rebuild-runs.csv").open() as stream:
+        lines = {line["run_id"]: line for line in csv.DictReader(stream)}
+    runs = {run.run_id: run for run in RunStore(runs_dir).all() if run.run_id in lines}
+    assert len(runs) == len(lines) == 5
+    for run_id, line in lines.items():
+        manifest = runs[run_id].manifest
+        asked = build_experiment(report_folder / line["settings"], {"seed": int(line["seed"])}, [])
+        assert (asked.method, asked.dataset, asked.seed) == (manifest.method, manifest.dataset, manifest.seed)
+        assert asked.backbone == (manifest.backbone.name if manifest.backbone else None)
+        assert asked.config == manifest.config
+        assert Protocol(**asked.protocol) == manifest.protocol
+        assert line["metrics_sha256"] == manifest.files["metrics.parquet"]
 
 
 def test_no_run_at_all_is_said_in_every_format(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import yaml
 
 from recbench.contracts.leaderboard import Leaderboard, LeaderboardRow
 from recbench.report.document import Column, Row, Section, Table
+from recbench.report.format import slug
 
 
 def runs_table(board: Leaderboard, rows: tuple[LeaderboardRow, ...], with_label: bool = True) -> Table:
@@ -18,6 +19,7 @@ def runs_table(board: Leaderboard, rows: tuple[LeaderboardRow, ...], with_label:
         Column("seed", "Seed", "count"),
         Column("run_id", "Run", "code"),
         Column(f"item/{metric}", f"{metric} item", "metric", "mean over the examples of this run"),
+        Column("settings", "Settings", "code", "a file of this report", True),
         Column("folder", "Folder", "code", "below the folder of runs"),
         Column("commit", "Commit", "code", "of recbench; + behind it: files had been changed"),
         Column("created", "Started", "text", "UTC", True),
@@ -36,6 +38,7 @@ def runs_table(board: Leaderboard, rows: tuple[LeaderboardRow, ...], with_label:
                 "seed": run.seed,
                 "run_id": run.run_id,
                 f"item/{metric}": run.metrics[f"item/{metric}"],
+                "settings": settings_file(board, row),
                 "folder": run.folder,
                 "commit": run.commit,
                 "created": run.created,
@@ -64,23 +67,34 @@ def entry_details(board: Leaderboard, row: LeaderboardRow, runs_dir: str) -> Sec
         title=label,
         paragraphs=(f"Method `{row.entry.method}`, {len(row.runs)} run(s)." + (model if backbone else ""),),
         tables=(runs_table(board, (row,), with_label=False),),
-        code=f"{again_command(row, runs_dir)}\n\n# its settings\n{settings_text(row)}",
+        code=f"{again_command(board, row, runs_dir)}\n\n# {settings_file(board, row)}\n{settings_text(board, row)}",
     )
 
 
-def again_command(row: LeaderboardRow, runs_dir: str) -> str:
+def again_command(board: Leaderboard, row: LeaderboardRow, runs_dir: str) -> str:
     """Return the commands that make the first run of an entry again, and compute its metrics from its stored lists."""
     first = row.runs[0]
     place = shlex.quote(runs_dir)
-    config = shlex.quote(f"{runs_dir}/{first.folder}/config.yaml")
     return (
-        f"# one run again, from its own configuration\n"
-        f"recbench run --config {config} --again --runs-dir {place}\n"
-        f"# its metrics again, from the stored lists\n"
+        "# one run again, from the settings beside this report; equal data and versions give it the same run id\n"
+        f"recbench run --config {shlex.quote(settings_file(board, row))} --seed {first.seed} --runs-dir {place}\n"
+        "# its metrics again, from the stored lists\n"
         f"recbench evaluate {first.run_id} --runs-dir {place}"
     )
 
 
-def settings_text(row: LeaderboardRow) -> str:
-    """Return the method's resolved configuration as YAML."""
-    return yaml.safe_dump(dict(row.config), sort_keys=False, allow_unicode=True) if row.config else "{}\n"
+def settings_file(board: Leaderboard, row: LeaderboardRow) -> str:
+    """Return the path of an entry's settings, relative to the report."""
+    return f"configs/{slug(f'{board.dataset}-{board.protocol_hash[:6]}-{row.entry.label}')}.yaml"
+
+
+def settings_text(board: Leaderboard, row: LeaderboardRow) -> str:
+    """Return what ``recbench run --config`` needs to make the runs of an entry again; the seed is given beside it."""
+    experiment = {
+        "method": row.entry.method,
+        "dataset": board.dataset,
+        **({"backbone": row.entry.backbone} if row.entry.backbone else {}),
+        "protocol": dict(board.protocol),
+        "config": dict(row.config),
+    }
+    return yaml.safe_dump(experiment, sort_keys=False, allow_unicode=True)

@@ -179,9 +179,8 @@ def draw_leaderboard(board: Leaderboard) -> MatplotlibFigure:
     look: dict[str, Any] = {"mfc": PAPER, "mec": COLOURS[1], "ms": 5, "mew": 1.3, "clip_on": False}
     axes.plot(titles, below, "D", **look, label="any item with its title")
     for height, row in zip(heights, rows, strict=True):
-        axes.annotate(
-            metric_text(row.entry.mean), (1.01, height), xycoords=("axes fraction", "data"), va="center", color=GREY
-        )
+        place: dict[str, Any] = {"xy": (1.01, height), "xycoords": ("axes fraction", "data"), "va": "center_baseline"}
+        axes.annotate(metric_text(row.entry.mean), **place, color=GREY)
     labels = axes.set_yticks(heights, names)
     for tick, row in zip(labels, rows, strict=True):
         tick.label1.set_fontweight("bold" if row.entry.in_best_set and len(rows) > 1 else "normal")

@@ -6,7 +6,7 @@ import shlex
 
 from recbench.contracts.leaderboard import Leaderboard
 from recbench.report.document import Section
-from recbench.report.sections.entry import again_command, runs_table
+from recbench.report.sections.entry import again_command, runs_table, settings_file, settings_text
 
 
 def rebuild_section(board: Leaderboard, runs_dir: str) -> Section:
@@ -18,16 +18,25 @@ def rebuild_section(board: Leaderboard, runs_dir: str) -> Section:
     return Section(
         slug="rebuild",
         title="Where the numbers come from",
-        paragraphs=chosen,
+        paragraphs=(
+            "Every run of the tables above. The settings of each method lie in `configs/`; the whole table, with "
+            "hashes, times and memory, is in `csv/rebuild-runs.csv`.",
+            *chosen,
+        ),
         tables=(runs_table(board, board.rows),),
         code=_commands(board, runs_dir),
     )
 
 
+def settings_files(board: Leaderboard) -> dict[str, str]:
+    """Return the settings of every entry as files of the report."""
+    return {settings_file(board, row): settings_text(board, row) for row in board.rows}
+
+
 def _commands(board: Leaderboard, runs_dir: str) -> str:
     place = shlex.quote(runs_dir)
     commands = [
-        again_command(board.rows[0], runs_dir),
+        again_command(board, board.rows[0], runs_dir),
         "# this report",
         f"recbench report --runs-dir {place} --out DIR",
     ]
