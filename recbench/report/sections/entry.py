@@ -76,7 +76,7 @@ def again_command(board: Leaderboard, row: LeaderboardRow, runs_dir: str) -> str
     first = row.runs[0]
     place = shlex.quote(runs_dir)
     return (
-        "# one run again, from the settings beside this report; equal data and versions give it the same run id\n"
+        "# one run again (equal data and versions: equal run id)\n"
         f"recbench run --config {shlex.quote(settings_file(board, row))} --seed {first.seed} --runs-dir {place}\n"
         "# its metrics again, from the stored lists\n"
         f"recbench evaluate {first.run_id} --runs-dir {place}"
