@@ -23,7 +23,7 @@ demo: $(INSTALLED)
 	$(RUN) --method latentr3 --backbone nano --config benchmarks/methods/latentr3/laptop.yaml $(SHORT) --set rl.max_rows=960
 	$(BIN)/recbench compare popularity sasrec bigrec latentr3 --baseline bigrec --dataset ml-100k --runs-dir $(DEMO)/runs
 	$(BIN)/recbench report --runs-dir $(DEMO)/runs --out $(DEMO)/report
-	@echo "The report is in $(DEMO)/report: open README.md there, and the figures beside it."
+	@echo "The report is in $(DEMO)/report: open index.html there in a browser, or README.md."
 
 lint: $(INSTALLED)
 	$(BIN)/ruff format --check .
