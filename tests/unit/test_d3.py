@@ -83,8 +83,8 @@ def test_d3_is_bigrecs_model_with_another_length_penalty(ctx, saved, queries) ->
     for sums, means in zip(found, other_lists, strict=True):
         assert len(sums) == N_ITEMS - 1
         for item, score in sums.items():
+            assert length[item] > 1
             assert score / length[item] == pytest.approx(means[item], rel=1e-4)
-        assert list(sums) != list(means)
 
 
 def test_equal_fine_tuning_is_one_fit_whatever_the_decoding() -> None:
