@@ -13,7 +13,8 @@ from recbench.artifacts.files import cannot_write, read_json
 from recbench.contracts.errors import UsageError, did_you_mean
 from recbench.report.csvfile import csv_files
 from recbench.report.document import Document, Figure
-from recbench.report.figures import Drawn, draw
+from recbench.report.drawing import draw_all
+from recbench.report.figures import Drawn
 from recbench.report.html import index_html
 from recbench.report.jsonfile import json_document, json_text
 from recbench.report.latex import latex_files
@@ -24,16 +25,23 @@ _FIGURES = "figures"
 
 
 class FigureStore:
-    """The figures of a document, each drawn once, when the first format asks for it."""
+    """The figures of a document, all drawn when the first format asks for one.
 
-    def __init__(self) -> None:
-        self._drawn: dict[int, tuple[Figure, Drawn]] = {}
+    Args:
+        document: the report.
+    """
+
+    def __init__(self, document: Document) -> None:
+        sections = [section for group in document.groups for section in group.sections]
+        self._figures = [figure for section in [*sections, *document.sections] for figure in section.figures]
+        self._drawn: dict[int, Drawn] = {}
 
     def get(self, figure: Figure) -> Drawn:
         """Return a figure as PNG and SVG."""
-        if id(figure) not in self._drawn:
-            self._drawn[id(figure)] = (figure, draw(figure.draw))
-        return self._drawn[id(figure)][1]
+        if not self._drawn:
+            drawn = draw_all([figure.draw for figure in self._figures])
+            self._drawn = {id(figure): one for figure, one in zip(self._figures, drawn, strict=True)}
+        return self._drawn[id(figure)]
 
 
 Files = Mapping[str, bytes]
@@ -125,7 +133,7 @@ def write_report(document: Document, folder: Path, formats: Sequence[str]) -> di
         ArtifactError: a file cannot be written; an earlier report is as it was.
     """
     check_target(folder)
-    figures = FigureStore()
+    figures = FigureStore(document)
     files = {name: text.encode() for name, text in document.attachments.items()}
     files |= {name: content for format in formats for name, content in FORMATS[format](document, figures).items()}
     record = json_document(document, sorted(files))
