@@ -41,11 +41,6 @@ def effect_text(effect: float | None) -> str:
     return MISSING if effect is None else f"{effect:+.2f}"
 
 
-def known_text(value: float | None, form: str) -> str:
-    """Return a number in the given form (".2f"), or a dash where there is none."""
-    return MISSING if value is None or isnan(value) else format(value, form)
-
-
 def share_text(share: float) -> str:
     """Return a share as a percentage."""
     return f"{100 * share:.1f}%"
