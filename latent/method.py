@@ -23,12 +23,14 @@ from latent.rl import check_processes, reinforce
 from recbench.artifacts.files import atomic_folder
 from recbench.contracts.errors import UsageError
 from recbench.contracts.examples import Examples, Queries
+from recbench.contracts.likelihood import Likelihood
 from recbench.contracts.method import Capabilities, Method, MethodConfig, RunContext
 from recbench.contracts.rankings import Rankings
 from recbench.llm.backbone import open_backbone, rl_learning_rate
 from recbench.llm.background import Background
 from recbench.llm.decode import rank_titles
 from recbench.llm.facts import decoding_facts
+from recbench.llm.likelihood import title_likelihood
 from recbench.llm.sft import fine_tune
 
 
@@ -126,6 +128,11 @@ class LatentR3(Method):
         )
         self._decoding = decoding_facts(folder)
         return rankings
+
+    def likelihood(self, examples: Examples, ctx: RunContext) -> Likelihood | None:
+        """Return how likely the true titles are behind the thoughts that the lists were made with."""
+        writer = self._model.ranking_writer(self.config)
+        return title_likelihood(writer, self._model.codec, examples, self.config.decoding.batch_size, ctx)
 
     def save(self, folder: Path) -> None:
         """Write the fitted model."""

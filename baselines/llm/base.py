@@ -7,11 +7,13 @@ the same trie, the same beams, so that the difference to BIGRec is the fine-tuni
 from __future__ import annotations
 
 from baselines.llm.zero_shot import ZeroShot
-from recbench.contracts.examples import Queries
+from recbench.contracts.examples import Examples, Queries
+from recbench.contracts.likelihood import Likelihood
 from recbench.contracts.method import RunContext
 from recbench.contracts.rankings import Rankings
 from recbench.llm.decode import rank_titles
 from recbench.llm.facts import decoding_facts
+from recbench.llm.likelihood import title_likelihood
 
 
 class Base(ZeroShot):
@@ -26,3 +28,7 @@ class Base(ZeroShot):
         truncated = int(self._codec.encode(queries).truncated.sum())
         self._facts = {**self._codec.facts, "truncated_prompts": truncated, **decoding_facts(folder)}
         return rankings
+
+    def likelihood(self, examples: Examples, ctx: RunContext) -> Likelihood | None:
+        """Return how likely the true titles are to the backbone."""
+        return title_likelihood(self._writer, self._codec, examples, self.config.decoding.batch_size, ctx)

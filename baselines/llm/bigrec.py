@@ -15,9 +15,11 @@ from typing_extensions import Self
 from baselines.llm.tuned import CAPABILITIES, TunedConfig, TunedWriter, decode_folder, narrowed
 from recbench.contracts.errors import UsageError
 from recbench.contracts.examples import Examples, Queries
+from recbench.contracts.likelihood import Likelihood
 from recbench.contracts.method import Method, MethodConfig, RunContext
 from recbench.contracts.rankings import Rankings
 from recbench.llm.facts import decoding_facts
+from recbench.llm.likelihood import title_likelihood
 
 
 class BigRec(Method):
@@ -43,6 +45,11 @@ class BigRec(Method):
         rankings = self._writer.rank(queries, k, self.config.decoding, ctx)
         self._decoding = decoding_facts(decode_folder(ctx))
         return rankings
+
+    def likelihood(self, examples: Examples, ctx: RunContext) -> Likelihood | None:
+        """Return how likely the true titles are to the language model."""
+        fitted = self._writer
+        return title_likelihood(fitted.writer, fitted.codec, examples, self.config.decoding.batch_size, ctx)
 
     def save(self, folder: Path) -> None:
         """Write the fitted model."""

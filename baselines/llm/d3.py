@@ -23,6 +23,7 @@ from baselines.llm.tuned import TunedConfig, decode_folder, narrowed
 from recbench.contracts.errors import DataError
 from recbench.contracts.examples import Examples, Queries
 from recbench.contracts.gain import mean_ndcg
+from recbench.contracts.likelihood import Likelihood
 from recbench.contracts.method import MethodConfig, RunContext
 from recbench.contracts.rankings import Rankings
 from recbench.llm.decode import DecodingConfig
@@ -110,6 +111,10 @@ class D3(BigRec):
         fitted = self._writer
         guide = EnsembleGuide(partner, queries, fitted.codec.answers, fitted.writer.device, ctx)
         return [fitted.rank(queries, k, self.config.decoding, ctx, guide.with_alpha(alpha)) for alpha in alphas]
+
+    def likelihood(self, examples: Examples, ctx: RunContext) -> Likelihood | None:
+        """Return how likely the true titles are to the language model; None with an ensemble, which ranks otherwise."""
+        return None if self._partner is not None else super().likelihood(examples, ctx)
 
     def save(self, folder: Path) -> None:
         """Write the fitted model and the partner."""

@@ -141,6 +141,11 @@ class RunPaths(AttemptPaths):
         return self.folder / "generations.jsonl"
 
     @property
+    def likelihood(self) -> Path:
+        """How likely the true titles are to a method that has probabilities of titles."""
+        return self.folder / "likelihood.parquet"
+
+    @property
     def lock(self) -> Path:
         """Held by the process that works on the run."""
         return self.folder / ".lock"

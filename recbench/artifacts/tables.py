@@ -1,4 +1,4 @@
-"""Ranked lists on disk: ``rankings.parquet`` and ``generations.jsonl``."""
+"""What a method gave, on disk: ``rankings.parquet``, ``generations.jsonl`` and ``likelihood.parquet``."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ import pyarrow.parquet as pq
 from recbench.artifacts.files import atomic_path
 from recbench.contracts.dataset import ItemCatalog
 from recbench.contracts.errors import ArtifactError
+from recbench.contracts.likelihood import Likelihood
 from recbench.contracts.rankings import Rankings
 
 RANKINGS_SCHEMA = pa.schema(
     [("example_id", pa.int64()), ("rank", pa.int16()), ("item_id", pa.string()), ("score", pa.float64())]
 )
+LIKELIHOOD_SCHEMA = pa.schema([("example_id", pa.int64()), ("logprob", pa.float64()), ("tokens", pa.int64())])
 # Table metadata: an empty list has no row, so its place among the queries and its example id are kept here.
 _METADATA_KEY = b"recbench.rankings"
 _METADATA_VERSION = 1
@@ -196,3 +198,33 @@ def read_generations(path: Path) -> list[dict[str, Any]]:
         except json.JSONDecodeError as error:
             raise ArtifactError(f"{path}, line {number} is not JSON: {error}.", _RUN_AGAIN) from error
     return records
+
+
+def write_likelihood(path: Path, likelihood: Likelihood, example_id: np.ndarray) -> None:
+    """Write one row per example, atomically.
+
+    Raises:
+        ArtifactError: the file cannot be written.
+    """
+    columns = {"example_id": example_id, "logprob": likelihood.logprob, "tokens": likelihood.tokens}
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.table(columns, schema=LIKELIHOOD_SCHEMA), temporary, compression="zstd")
+
+
+def read_likelihood(path: Path, example_id: np.ndarray) -> Likelihood:
+    """Read what :func:`write_likelihood` wrote for these examples.
+
+    Raises:
+        ArtifactError: the file is missing or damaged, or holds other examples.
+    """
+    try:
+        table = pq.read_table(path)
+    except (pa.ArrowException, OSError) as error:
+        raise ArtifactError(f"{path} cannot be read as Parquet: {error}.", _RUN_AGAIN) from error
+    if not table.schema.equals(LIKELIHOOD_SCHEMA, check_metadata=False):
+        raise ArtifactError(f"{path} has the columns {', '.join(table.column_names)}.", _RUN_AGAIN)
+    if not np.array_equal(table["example_id"].to_numpy(), example_id):
+        raise ArtifactError(f"{path} does not hold the examples of this split, in this order.", _RUN_AGAIN)
+    likelihood = Likelihood(table["logprob"].to_numpy(), table["tokens"].to_numpy())
+    likelihood.check(len(example_id))
+    return likelihood

@@ -49,7 +49,11 @@ def compare(
     ] = None,
     metric: Annotated[
         str | None,
-        typer.Option(help="HR@k, NDCG@k or MRR@k, with k one of the protocol's cutoffs.", show_default="NDCG@10"),
+        typer.Option(
+            help="HR@k, NDCG@k or MRR@k, with k one of the protocol's cutoffs; with --truth title also LL, the "
+            "log-probability of the true titles.",
+            show_default="NDCG@10",
+        ),
     ] = None,
     truth: Annotated[
         str | None,
@@ -99,6 +103,8 @@ def compare(
         recbench compare bigrec latentr3 --baseline popularity --metric HR@10 --truth title
 
         recbench compare bigrec d3 --margin 2%
+
+        recbench compare bigrec latentr3 --truth title --metric LL
 
         recbench compare bigrec latentr3 --runs-test welch
 

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 from recbench.contracts.config import StrictModel
 from recbench.contracts.dataset import ItemCatalog
 from recbench.contracts.examples import Examples, Queries
+from recbench.contracts.likelihood import Likelihood
 from recbench.contracts.progress import Progress, SilentProgress
 from recbench.contracts.rankings import Rankings
 
@@ -168,6 +169,14 @@ class Method(ABC):
 
         If a kept model of that fit is at hand (same data, seed, backbone), it lies in ``ctx.start_model`` when
         :meth:`fit` is called. Otherwise ``fit`` makes it itself. Its cost is part of the cost of this fit either way.
+        """
+        return None
+
+    def likelihood(self, examples: Examples, ctx: RunContext) -> Likelihood | None:
+        """Return how likely the true titles are; None: the method has no probabilities of titles.
+
+        It is asked after :meth:`rank`, when the lists are final: here, and only here, a method meets the targets of the
+        test rows. Nothing that it learns from them may reach a list.
         """
         return None
 

@@ -19,6 +19,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from recbench.contracts.errors import UsageError, did_you_mean
+from recbench.contracts.likelihood import LIKELIHOOD
 
 Truth = Literal["item", "title"]
 TRUTHS: tuple[Truth, ...] = get_args(Truth)
@@ -59,10 +60,25 @@ def check_metric(metric: str, known: Iterable[str]) -> str:
     )
 
 
+def cutoff_of(metric: str) -> int:
+    """Return the cutoff of a printed name; 0 for a measure that looks at no list."""
+    return int(metric.partition("@")[2] or 0)
+
+
 def parse_columns(columns: Iterable[str], truth: Truth) -> list[str]:
     """Return the names of the metrics that a table of metrics holds for one truth, in its order."""
     pattern = re.compile(rf"{truth}/(\w+@\d+)")
     return [found.group(1) for column in columns if (found := pattern.fullmatch(column))]
+
+
+def comparable_metrics(columns: Iterable[str], truth: Truth) -> list[str]:
+    """Return :func:`parse_columns`, and behind them the likelihood of the true titles where a table has it.
+
+    The likelihood is no metric of a list, so leaderboards have no place for it; differences of it can be tested.
+    """
+    columns = list(columns)
+    likelihood = [LIKELIHOOD] if metric_column(truth, LIKELIHOOD) in columns else []
+    return [*parse_columns(columns, truth), *likelihood]
 
 
 def expected_metric(name: str, first: np.ndarray, last: np.ndarray, k: int) -> np.ndarray:

@@ -11,12 +11,14 @@ import pandas as pd
 from recbench.contracts.dataset import ItemCatalog
 from recbench.contracts.errors import ArtifactError
 from recbench.contracts.examples import Examples
+from recbench.contracts.likelihood import LIKELIHOOD, Likelihood
 from recbench.contracts.rankings import Rankings
-from recbench.evaluation.accuracy import TRUTHS, Truth, expected_metrics, metric_column, parse_columns
+from recbench.evaluation.accuracy import TRUTHS, Truth, cutoff_of, expected_metrics, metric_column, parse_columns
 from recbench.evaluation.lists import describe_generations, describe_lists, describe_validity, tied_share
 from recbench.evaluation.places import item_lists, target_places, title_lists
 
 DEFAULT_CUTOFFS = (1, 3, 5, 10, 20)
+_TOKENS = "title_tokens"
 
 
 def evaluate(
@@ -25,6 +27,7 @@ def evaluate(
     catalog: ItemCatalog,
     users: Sequence[str],
     cutoffs: Sequence[int] = DEFAULT_CUTOFFS,
+    likelihood: Likelihood | None = None,
 ) -> pd.DataFrame:
     """Measure every list against its target, by both truths (see :mod:`recbench.evaluation.places`).
 
@@ -34,11 +37,13 @@ def evaluate(
         catalog: the items.
         users: external user ids by user number.
         cutoffs: the k of HR@k, NDCG@k and MRR@k.
+        likelihood: of the true titles, for methods that have it.
 
     Returns:
         N rows with ``example_id`` int64, ``user_id``, ``target_item_id``, ``item_first``, ``item_last``,
         ``title_first``, ``title_last`` (int32, the places of the target's tied group from 1; 0 = not listed), then
-        the metrics as float64: ``item/HR@1`` ... ``title/MRR@20``.
+        the metrics as float64: ``item/HR@1`` ... ``title/MRR@20``; with likelihoods also ``title/LL`` (float64, nan
+        where the target has no title) and ``title_tokens`` (int64).
 
     Raises:
         ArtifactError: the lists do not belong to these examples.
@@ -63,6 +68,8 @@ def evaluate(
     for truth in TRUTHS:
         values = expected_metrics(*places[truth], cutoffs)
         columns |= {metric_column(truth, name): value for name, value in values.items()}
+    if likelihood is not None:
+        columns |= {metric_column("title", LIKELIHOOD): likelihood.logprob, _TOKENS: likelihood.tokens}
     return pd.DataFrame(columns)
 
 
@@ -87,10 +94,12 @@ def summarise(
         over all examples by printed name; ``tie_rate`` with ``targets``, the share of examples whose target is listed
         and tied, and ``places``, the share of tied places; ``lists`` and ``validity`` as in
         :mod:`recbench.evaluation.lists`;
-        ``generated``, what :func:`recbench.evaluation.lists.describe_generations` says, None without generations.
+        ``generated``, what :func:`recbench.evaluation.lists.describe_generations` says, None without generations;
+        ``likelihood``, None for a method without it: ``titles`` with a likelihood, ``LL``, the mean over them in nats,
+        ``tokens``, the mean length of a title, and ``perplexity`` per token, over all tokens.
     """
     names = parse_columns(table.columns, "item")
-    max_cutoff = max(int(name.partition("@")[2]) for name in names)
+    max_cutoff = max(cutoff_of(name) for name in names)
     return {
         "n_test": len(table),
         "n_users": int(table["user_id"].nunique()),
@@ -105,6 +114,22 @@ def summarise(
         "lists": describe_lists(rankings, catalog, train),
         "validity": describe_validity(rankings, catalog, max_cutoff),
         "generated": None if generations is None else describe_generations(generations, catalog),
+        "likelihood": _describe_likelihood(table),
+    }
+
+
+def _describe_likelihood(table: pd.DataFrame) -> dict[str, Any] | None:
+    if _TOKENS not in table:
+        return None
+    titled = table[table[_TOKENS] > 0]
+    if titled.empty:
+        return {"titles": 0, LIKELIHOOD: None, "tokens": None, "perplexity": None}
+    logprob, tokens = titled[metric_column("title", LIKELIHOOD)], titled[_TOKENS]
+    return {
+        "titles": len(titled),
+        LIKELIHOOD: float(logprob.mean()),
+        "tokens": float(tokens.mean()),
+        "perplexity": float(np.exp(-logprob.sum() / tokens.sum())),
     }
 
 

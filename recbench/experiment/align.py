@@ -10,9 +10,13 @@ import pandas as pd
 
 from recbench.artifacts.store import StoredRun
 from recbench.contracts.errors import ArtifactError
+from recbench.contracts.likelihood import LIKELIHOOD
+from recbench.evaluation.accuracy import metric_column
 from recbench.experiment.entries import Entry
 
 _IDENTITY = ["example_id", "user_id", "target_item_id"]
+# The only column without a number where there is nothing to measure: a target without title.
+_HAS_GAPS = metric_column("title", LIKELIHOOD)
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,8 @@ class AlignedMetrics:
 
 def align(entries: Sequence[Entry], columns: Sequence[str]) -> AlignedMetrics:
     """Join the per-example metrics of all runs.
+
+    Likelihoods are of titles, so with them examples whose target has no title are left out, in all columns.
 
     Raises:
         ArtifactError: two runs do not have exactly the same examples, users and targets, or a column is missing.
@@ -77,6 +83,9 @@ def _read(run: StoredRun, columns: Sequence[str]) -> pd.DataFrame:
     repeated = np.flatnonzero(ids[1:] == ids[:-1])
     if len(repeated):
         raise ArtifactError(f"{run.paths.metrics} has example {ids[repeated[0]]} more than once.", hint)
+    if _HAS_GAPS in columns:
+        table = table[table[_HAS_GAPS].notna()].reset_index(drop=True)
+        ids = table["example_id"].to_numpy()
     unknown = ~np.isfinite(table[list(columns)].to_numpy(dtype=np.float64))
     if unknown.any():
         column = int(np.argmax(unknown.any(axis=0)))

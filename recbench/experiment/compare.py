@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from recbench.artifacts.store import RunStore
 from recbench.contracts.comparison import Comparison
 from recbench.contracts.errors import UsageError, did_you_mean
-from recbench.evaluation.accuracy import TRUTHS, Truth, check_metric, metric_column, parse_columns
+from recbench.evaluation.accuracy import TRUTHS, Truth, check_metric, comparable_metrics, metric_column
 from recbench.experiment.align import align
 from recbench.experiment.pairs import CompareOptions
 from recbench.experiment.select import select
@@ -55,7 +55,7 @@ def compare(
             "named.",
         )
     label = None if baseline is None else selection.one(baseline, "baseline").label
-    metric = check_metric(metric, parse_columns(entries[0].runs[0].metrics().columns, chosen))
+    metric = check_metric(metric, comparable_metrics(entries[0].runs[0].metrics().columns, chosen))
     aligned = align(entries, [metric_column(chosen, metric)])
     return compare_entries(entries, aligned, metric, chosen, label, options)
 

@@ -10,7 +10,7 @@ import pandas as pd
 from recbench.artifacts.files import atomic_path, write_json
 from recbench.artifacts.paths import RunPaths
 from recbench.artifacts.store import StoredRun
-from recbench.artifacts.tables import read_generations
+from recbench.artifacts.tables import read_generations, read_likelihood
 from recbench.artifacts.train_log import plain
 from recbench.contracts.dataset import Dataset
 from recbench.contracts.errors import ArtifactError, UsageError
@@ -36,7 +36,8 @@ def write_evaluation(
     The facts that slices are cut by (:mod:`recbench.evaluation.facts`) stand beside the metrics of each example.
 
     Args:
-        paths: the run folder; what its ``generations.jsonl`` holds, if there is one, is described too.
+        paths: the run folder; what its ``generations.jsonl`` and ``likelihood.parquet`` hold, if there are any, is
+            described too.
         rankings: one list per test example, in their order.
         dataset: the data set.
         split: its split under ``protocol``.
@@ -49,7 +50,8 @@ def write_evaluation(
     Raises:
         ArtifactError: the rankings do not belong to the test part, or a file cannot be written.
     """
-    table = evaluate(rankings, split.test, dataset.catalog, dataset.users, protocol.cutoffs)
+    likelihood = read_likelihood(paths.likelihood, split.test.example_id) if paths.likelihood.exists() else None
+    table = evaluate(rankings, split.test, dataset.catalog, dataset.users, protocol.cutoffs, likelihood)
     generations = read_generations(paths.generations) if paths.generations.exists() else None
     summary = summarise(table, rankings, dataset.catalog, split.train, generations)
     summary["method"] = plain(method_summary)
@@ -69,8 +71,8 @@ def reevaluate(run: StoredRun) -> dict[str, Any]:
 
     Raises:
         UsageError: the run is not complete.
-        ArtifactError: its rankings or generations are damaged, were changed, or were made on another split than the
-            data set now has.
+        ArtifactError: its rankings, generations or likelihoods are damaged, were changed, or were made on another
+            split than the data set now has.
         DataError: the data set is not there.
     """
     manifest, paths = run.manifest, run.paths
@@ -79,7 +81,7 @@ def reevaluate(run: StoredRun) -> dict[str, Any]:
             f"Run {manifest.run_id} is {manifest.status}; only complete runs are evaluated.",
             "Give its command again to complete it.",
         )
-    for file in (paths.rankings, paths.generations):
+    for file in (paths.rankings, paths.generations, paths.likelihood):
         if file.is_file() and manifest.files.get(file.name) != hash_file(file):
             raise ArtifactError(
                 f"{file} has changed since the run was complete.",

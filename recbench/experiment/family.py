@@ -13,7 +13,7 @@ from recbench.artifacts.store import RunStore
 from recbench.contracts.comparison import ComparedFamily
 from recbench.contracts.config import StrictModel, build_config
 from recbench.contracts.errors import ConfigError
-from recbench.evaluation.accuracy import Truth, check_metric, metric_column, parse_columns
+from recbench.evaluation.accuracy import Truth, check_metric, comparable_metrics, metric_column
 from recbench.experiment.align import align
 from recbench.experiment.compare import check_truth
 from recbench.experiment.pairs import CompareOptions, PairFacts, judge
@@ -151,7 +151,7 @@ def _tables(store: RunStore, dataset: str | None, tests: Sequence[Test], protoco
     for a, b, truth, metric in tests:
         if number[a] == number[b]:
             raise ConfigError(f"'{a}' and '{b}' are the same entry ({entries[number[a]].label}).", "Name two.")
-        known = check_metric(metric, parse_columns(columns, truth))
+        known = check_metric(metric, comparable_metrics(columns, truth))
         wanted.setdefault((truth, known), []).append((number[a], number[b]))
     aligned = align(entries, [metric_column(truth, metric) for truth, metric in wanted])
     return [_Table(measure(entries, aligned, metric, truth), pairs) for (truth, metric), pairs in wanted.items()]

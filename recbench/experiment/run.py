@@ -19,7 +19,7 @@ from recbench.artifacts.models import ModelStore
 from recbench.artifacts.paths import RunPaths, models_folder
 from recbench.artifacts.provenance import collect_provenance
 from recbench.artifacts.store import StoredRun, hash_run_files
-from recbench.artifacts.tables import read_rankings, write_generations, write_rankings
+from recbench.artifacts.tables import read_rankings, write_generations, write_likelihood, write_rankings
 from recbench.artifacts.train_log import TrainLog, open_train_log, plain
 from recbench.contracts.errors import ArtifactError, RecbenchError
 from recbench.contracts.method import Method, RunContext
@@ -230,6 +230,11 @@ class _Attempt:
         with ctx.stage("rank"):
             rankings: Rankings = method.rank(queries, self.plan.protocol.depth, ctx)
         rankings.check(queries.example_id, len(catalog))
+        # Only now, with the lists final, the method meets the targets.
+        likelihood = method.likelihood(self.plan.split.test, ctx)
+        if likelihood is not None:
+            likelihood.check(len(queries))
+            write_likelihood(self.paths.likelihood, likelihood, queries.example_id)
         write_json(_method_summary(self.paths), plain(method.summary()))
         if rankings.generations is not None:
             write_generations(self.paths.generations, rankings.generations)

@@ -22,7 +22,7 @@ from recbench.contracts.slices import (
     SliceValue,
     SliceWarning,
 )
-from recbench.evaluation.accuracy import Truth, metric_column
+from recbench.evaluation.accuracy import Truth, cutoff_of, metric_column
 from recbench.evaluation.facts import FACTS, fact_column, missing_facts
 from recbench.evaluation.slices import Cut
 from recbench.experiment.align import AlignedMetrics
@@ -222,7 +222,7 @@ class _Material:
             n_resamples=n_resamples,
             n_flips=N_FLIPS,
             random_seed=RANDOM_SEED,
-            notes=tuple(shared_notes(self.entries) + depth_notes(self.entries, int(self.metric.partition("@")[2]))),
+            notes=tuple(shared_notes(self.entries) + depth_notes(self.entries, cutoff_of(self.metric))),
         )
 
     def facts(self, division: _Division, place: int) -> SliceFacts:

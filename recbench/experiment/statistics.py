@@ -10,7 +10,7 @@ import numpy as np
 
 from recbench.contracts.comparison import ComparedEntry, ComparedPair, Comparison, Interval, RunsTest
 from recbench.contracts.errors import UsageError
-from recbench.evaluation.accuracy import Truth, metric_column
+from recbench.evaluation.accuracy import Truth, cutoff_of, metric_column
 from recbench.experiment.align import AlignedMetrics
 from recbench.experiment.entries import Entry, depth_notes, shared_notes
 from recbench.experiment.pairs import CompareOptions, PairFacts, judge
@@ -135,10 +135,16 @@ def pair_facts(measured: MeasuredMetric, pairs: Sequence[Pair], options: Compare
     """Return what is known of each pair before the family's correction.
 
     Raises:
-        UsageError: a t-test over runs is asked for and a pair lacks runs or common seeds.
+        UsageError: a t-test over runs is asked for and a pair lacks runs or common seeds; a margin for a metric that
+            is not bounded.
     """
     if not pairs:
         return []
+    if options.margin and not cutoff_of(measured.metric):
+        raise UsageError(
+            f"The test of equivalence is for metrics between 0 and 1, and {measured.metric} has no such bounds.",
+            "Leave out the margin.",
+        )
     differences = np.stack([measured.totals[:, a] - measured.totals[:, b] for a, b in pairs], axis=1)
     p_permutation = sign_flip_p(differences, N_FLIPS, RANDOM_SEED)
     counts = user_counts(differences, measured.sizes)
@@ -300,7 +306,7 @@ def _pairs(measured: MeasuredMetric, baseline: str | None) -> list[Pair]:
 
 def _notes(measured: MeasuredMetric, pairs: Sequence[ComparedPair]) -> list[str]:
     entries = measured.entries
-    notes = shared_notes(entries) + depth_notes(entries, int(measured.metric.partition("@")[2]))
+    notes = shared_notes(entries) + depth_notes(entries, cutoff_of(measured.metric))
     single = [measured.entries[entry].label for entry in measured.order if len(entries[entry].runs) == 1]
     if single:
         notes.append(

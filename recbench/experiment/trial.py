@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import yaml
 
 from recbench.artifacts.files import write_text
@@ -15,8 +17,10 @@ from recbench.artifacts.manifest import utc_now
 from recbench.artifacts.paths import FitPaths, TrialPaths
 from recbench.artifacts.train_log import open_train_log, plain
 from recbench.artifacts.trials import TrialRecord
-from recbench.contracts.errors import ArtifactError, ConfigError, TrainingError
+from recbench.contracts.errors import ArtifactError, ConfigError, DataError, TrainingError, UsageError
 from recbench.contracts.examples import Examples
+from recbench.contracts.likelihood import LIKELIHOOD
+from recbench.contracts.method import Method, RunContext
 from recbench.contracts.progress import Progress
 from recbench.evaluation.accuracy import metric_column, metric_names
 from recbench.evaluation.evaluate import evaluate
@@ -36,7 +40,7 @@ class Questions:
         users: external user ids.
         depth: places of each list.
         cutoffs: of the metrics.
-        metric: the one that counts.
+        metric: the one that counts: of lists, or the likelihood of the true titles, for which no list is made.
     """
 
     rows: Examples
@@ -89,9 +93,8 @@ def run_trial(trial: Trial, questions: Questions, paths: TrialPaths, fitter: Fit
         ctx = trial.fit.context(work, train_log.write, progress)
         try:
             method, fitted = fitter.obtain(trial.fit, FitPaths(paths.work), ctx, train_log, trial.name, {})
-            with ctx.stage("rank"):
-                rankings = method.rank(questions.rows.queries(), questions.depth, ctx)
-            _check_scores(rankings.check, questions.rows, len(trial.fit.catalog))
+            measure = _likelihood if questions.metric == LIKELIHOOD else _list_metrics
+            metrics = measure(method, questions, trial.fit, ctx)
         except Exception as error:
             if not _is_due_to_values(error):
                 raise
@@ -101,8 +104,6 @@ def run_trial(trial: Trial, questions: Questions, paths: TrialPaths, fitter: Fit
                 **common, status="failed", error=f"{type(error).__name__}: {error}", timings_s=seconds,
                 finished=utc_now(),
             )  # fmt: skip
-    table = evaluate(rankings, questions.rows, trial.fit.catalog, questions.users, questions.cutoffs)
-    metrics = {name: float(table[metric_column("item", name)].mean()) for name in metric_names(questions.cutoffs)}
     timings = ctx.timings_s if "fit" in ctx.timings_s else add_times(fitted.timings_s, ctx.timings_s)
     return TrialRecord(
         **common,
@@ -116,11 +117,38 @@ def run_trial(trial: Trial, questions: Questions, paths: TrialPaths, fitter: Fit
     )
 
 
-def _check_scores(check: Any, rows: Examples, n_items: int) -> None:
+def _list_metrics(method: Method, questions: Questions, fit: FitPlan, ctx: RunContext) -> dict[str, float]:
+    """Return the metrics of the lists that the method makes."""
+    with ctx.stage("rank"):
+        rankings = method.rank(questions.rows.queries(), questions.depth, ctx)
+    with _due_to_values("lists"):
+        rankings.check(questions.rows.example_id, len(fit.catalog))
+    table = evaluate(rankings, questions.rows, fit.catalog, questions.users, questions.cutoffs)
+    return {name: float(table[metric_column("item", name)].mean()) for name in metric_names(questions.cutoffs)}
+
+
+def _likelihood(method: Method, questions: Questions, fit: FitPlan, ctx: RunContext) -> dict[str, float]:
+    """Return the mean log-probability of the true titles."""
+    likelihood = method.likelihood(questions.rows, ctx)
+    if likelihood is None:
+        raise UsageError(
+            f"{fit.name} has no probabilities of titles, so it cannot be tuned by {LIKELIHOOD}.",
+            "Choose a metric of its lists in the tuning file, such as NDCG@10.",
+        )
+    with _due_to_values("likelihoods"):
+        likelihood.check(len(questions.rows))
+    if not (likelihood.tokens > 0).any():
+        raise DataError("No validation row that trials may use has a target with a title.", "Let them use more rows.")
+    return {LIKELIHOOD: float(np.nanmean(likelihood.logprob))}
+
+
+@contextmanager
+def _due_to_values(what: str) -> Iterator[None]:
+    """Inside, what cannot be used is a failure of the tried values."""
     try:
-        check(rows.example_id, n_items)
+        yield
     except ArtifactError as error:
-        raise TrainingError(f"The lists cannot be used: {error.message}") from error
+        raise TrainingError(f"The {what} cannot be used: {error.message}") from error
 
 
 def _is_due_to_values(error: Exception) -> bool:

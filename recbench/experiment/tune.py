@@ -22,6 +22,7 @@ from recbench.artifacts.paths import FitPaths, TunePaths
 from recbench.artifacts.trials import TrialRecord
 from recbench.contracts.errors import ConfigError, TrainingError
 from recbench.contracts.hashing import hash_file, hash_json
+from recbench.contracts.likelihood import LIKELIHOOD
 from recbench.contracts.progress import Progress
 from recbench.contracts.seeding import numpy_rng
 from recbench.evaluation.accuracy import check_metric, metric_names
@@ -78,7 +79,8 @@ def tune(plan: RunPlan, file: Path, runs_dir: Path, fitter: Fitter, progress: Pr
         ArtifactError: another process works on the same tuning, or nothing can be written.
     """
     config = read_tune_file(file)
-    config = config.model_copy(update={"metric": check_metric(config.metric, metric_names(plan.protocol.cutoffs))})
+    known = [*metric_names(plan.protocol.cutoffs), LIKELIHOOD]
+    config = config.model_copy(update={"metric": check_metric(config.metric, known)})
     propose = searcher(config)
     blind = without_test(plan)
     for point in config.corners():
@@ -134,7 +136,7 @@ def _is_spent(config: TuneConfig, trials: Sequence[TrialRecord]) -> bool:
 def _best(trials: Sequence[TrialRecord]) -> TrialRecord | None:
     """Return the trial with the largest value, the first of equals; None if all failed."""
     complete = [trial for trial in trials if trial.value is not None]
-    return max(complete, key=lambda trial: trial.value or 0.0, default=None)
+    return max(complete, key=lambda trial: trial.value, default=None)  # type: ignore[arg-type, return-value]
 
 
 def _plan_at(plan: RunPlan, config: TuneConfig, point: Point) -> RunPlan:

@@ -91,8 +91,14 @@ class TuneConfig(StrictModel):
         "grid", description="grid: every combination; random: drawn; optuna: tree-structured Parzen estimator"
     )
     budget: Budget = Field(Budget(), description="when the search ends; a grid needs none")
-    metric: str = Field("NDCG@10", description="metric of the exact item on validation rows; the largest mean wins")
-    rows: int | None = Field(None, ge=1, description="validation rows that trials rank, drawn at random; unset: all")
+    metric: str = Field(
+        "NDCG@10",
+        description="metric of the exact item on validation rows, or LL, the log-probability of the true titles, for "
+        "which nothing is decoded; the largest mean wins",
+    )
+    rows: int | None = Field(
+        None, ge=1, description="validation rows that trials are measured on, drawn at random; unset: all"
+    )
     seed: int = Field(0, ge=0, description="of the drawn rows and of the search; the runs' own seed is another")
     space: dict[str, Dimension] = Field(
         min_length=1, description="key of the method's configuration (a.b) -> values, or low/high/log/int"

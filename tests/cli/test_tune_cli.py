@@ -31,6 +31,7 @@ import numpy as np
 
 from recbench.contracts.config import StrictModel
 from recbench.contracts.errors import TrainingError
+from recbench.contracts.likelihood import Likelihood
 from recbench.contracts.method import Method, MethodConfig
 from recbench.methods.dense import rank_by_scores
 
@@ -69,6 +70,13 @@ class Rotate(Method):
             return rank_by_scores(queries, k, 60, lambda batch: np.full((len(batch), 60), np.nan))
         scores = -((np.arange(60) - self.config.offset) % 60) * self.config.inner.scale
         return rank_by_scores(queries, k, 60, lambda batch: np.tile(scores, (len(batch), 1)))
+
+    def likelihood(self, examples, ctx):
+        note("likelihood", self.config.offset, examples.example_id.tolist())
+        if self.config.offset == 59:
+            return None
+        logprob = -0.1 * ((examples.target - self.config.offset) % 60)
+        return Likelihood(logprob.astype(float), np.ones(len(examples), dtype=np.int64))
 
     def save(self, folder):
         (folder / "offset.json").write_text(json.dumps(self.config.offset))
@@ -172,6 +180,42 @@ def test_the_best_on_validation_rows_is_run_on_test_rows(
     listed = json.loads(here("runs", "list", "--runs-dir", tune.runs_dir, "--json").stdout)
     assert len(listed["runs"]) == 1
     assert listed["damaged"] == []
+
+
+def test_chosen_by_likelihood_no_list_is_made_for_a_trial(tune: Tune, notes: Callable[[str], list[list[Any]]]) -> None:
+    document = tune.document({"metric": "ll", "rows": 9, "space": {"offset": OFFSETS}})
+    split = tiny_split()
+    tuning = document["tuning"]
+    seen = notes("likelihood")
+    *trials, last = seen
+    assert [offset for offset, _ in trials] == OFFSETS
+    assert {tuple(rows) for _, rows in trials} == {tuple(trials[0][1])}
+    rows = split.valid.take(np.flatnonzero(np.isin(split.valid.example_id, trials[0][1])))
+    assert len(rows) == 9
+    values = [float(np.mean(-0.1 * ((rows.target - offset) % 60))) for offset in OFFSETS]
+    assert [trial["value"] for trial in tuning["all_trials"]] == pytest.approx(values)
+    assert (tuning["metric"], tuning["chosen"]) == ("LL", {"offset": OFFSETS[int(np.argmax(values))]})
+    assert notes("rank") == [[last[0], split.test.example_id.tolist()]], "lists are made of test rows alone"
+    assert last[1] == split.test.example_id.tolist()
+    summary = json.loads((Path(document["path"]) / "summary.json").read_text())
+    expected = -0.1 * ((split.test.target - last[0]) % 60)
+    assert summary["likelihood"]["LL"] == pytest.approx(float(expected.mean()))
+
+
+def test_targets_of_test_rows_are_shown_only_after_the_lists(
+    tune: Tune, notes: Callable[[str], list[list[Any]]], tmp_path: Path
+) -> None:
+    tune.document({"space": {"offset": OFFSETS[:2]}})
+    test_rows = tiny_split().test.example_id.tolist()
+    lines = [json.loads(line) for line in (tmp_path / "notes.txt").read_text().splitlines()]
+    shown = [line[0] for line in lines if line[0] in ("rank", "likelihood") and line[2] == test_rows]
+    assert shown == ["rank", "likelihood"]
+
+
+def test_a_method_without_likelihood_is_not_tuned_by_it(tune: Tune) -> None:
+    done = tune({"metric": "LL", "space": {"offset": [59]}})
+    assert done.returncode == 2
+    assert "has no probabilities of titles" in json.loads(done.stdout)["error"]["message"]
 
 
 def test_asked_again_nothing_is_done_again(tune: Tune, notes: Callable[[str], list[list[Any]]]) -> None:
