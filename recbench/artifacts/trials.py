@@ -20,7 +20,9 @@ class TrialRecord(StrictModel):
     point: dict[str, Any] = Field(description="key -> index of the choice, or number: what the search proposed")
     chosen: dict[str, Any] = Field(description="key of the method's configuration -> value")
     value: float | None = Field(None, description="the metric that the tuning goes by; null: failed")
-    metrics: dict[str, float] = Field(default_factory=dict, description="metrics of the exact item, validation rows")
+    metrics: dict[str, float] = Field(
+        default_factory=dict, description="metrics of the exact item and LL, validation rows"
+    )
     fit_id: str | None = Field(None, description="the fit, as in the manifest of a run")
     timings_s: dict[str, float] = Field(default_factory=dict, description="seconds per stage")
     peak_memory_bytes: dict[str, int] = Field(default_factory=dict, description="'host' and 'device', where known")

@@ -17,7 +17,7 @@ from recbench.artifacts.manifest import utc_now
 from recbench.artifacts.paths import FitPaths, TrialPaths
 from recbench.artifacts.train_log import open_train_log, plain
 from recbench.artifacts.trials import TrialRecord
-from recbench.contracts.errors import ArtifactError, ConfigError, DataError, TrainingError, UsageError
+from recbench.contracts.errors import ArtifactError, ConfigError, TrainingError, UsageError
 from recbench.contracts.examples import Examples
 from recbench.contracts.likelihood import LIKELIHOOD
 from recbench.contracts.method import Method, RunContext
@@ -93,7 +93,7 @@ def run_trial(trial: Trial, questions: Questions, paths: TrialPaths, fitter: Fit
         ctx = trial.fit.context(work, train_log.write, progress)
         try:
             method, fitted = fitter.obtain(trial.fit, FitPaths(paths.work), ctx, train_log, trial.name, {})
-            measure = _likelihood if questions.metric == LIKELIHOOD else _list_metrics
+            measure = _likelihood_only if questions.metric == LIKELIHOOD else _list_metrics
             metrics = measure(method, questions, trial.fit, ctx)
         except Exception as error:
             if not _is_due_to_values(error):
@@ -118,28 +118,36 @@ def run_trial(trial: Trial, questions: Questions, paths: TrialPaths, fitter: Fit
 
 
 def _list_metrics(method: Method, questions: Questions, fit: FitPlan, ctx: RunContext) -> dict[str, float]:
-    """Return the metrics of the lists that the method makes."""
+    """Return the metrics of the lists that the method makes, and the likelihood of the true titles if it has one."""
     with ctx.stage("rank"):
         rankings = method.rank(questions.rows.queries(), questions.depth, ctx)
     with _due_to_values("lists"):
         rankings.check(questions.rows.example_id, len(fit.catalog))
     table = evaluate(rankings, questions.rows, fit.catalog, questions.users, questions.cutoffs)
-    return {name: float(table[metric_column("item", name)].mean()) for name in metric_names(questions.cutoffs)}
+    metrics = {name: float(table[metric_column("item", name)].mean()) for name in metric_names(questions.cutoffs)}
+    likelihood = _mean_likelihood(method, questions, ctx)
+    return metrics if likelihood is None else {**metrics, LIKELIHOOD: likelihood}
 
 
-def _likelihood(method: Method, questions: Questions, fit: FitPlan, ctx: RunContext) -> dict[str, float]:
-    """Return the mean log-probability of the true titles."""
-    likelihood = method.likelihood(questions.rows, ctx)
+def _likelihood_only(method: Method, questions: Questions, fit: FitPlan, ctx: RunContext) -> dict[str, float]:
+    """Return the likelihood of the true titles; no list is made."""
+    likelihood = _mean_likelihood(method, questions, ctx)
     if likelihood is None:
         raise UsageError(
-            f"{fit.name} has no probabilities of titles, so it cannot be tuned by {LIKELIHOOD}.",
+            f"{fit.name} has no probabilities of these titles, so it cannot be tuned by {LIKELIHOOD}.",
             "Choose a metric of its lists in the tuning file, such as NDCG@10.",
         )
+    return {LIKELIHOOD: likelihood}
+
+
+def _mean_likelihood(method: Method, questions: Questions, ctx: RunContext) -> float | None:
+    """Return the mean log-probability of the true titles; None where there is none."""
+    likelihood = method.likelihood(questions.rows, ctx)
+    if likelihood is None:
+        return None
     with _due_to_values("likelihoods"):
         likelihood.check(len(questions.rows))
-    if not (likelihood.tokens > 0).any():
-        raise DataError("No validation row that trials may use has a target with a title.", "Let them use more rows.")
-    return {LIKELIHOOD: float(np.nanmean(likelihood.logprob))}
+    return float(np.nanmean(likelihood.logprob)) if (likelihood.tokens > 0).any() else None
 
 
 @contextmanager

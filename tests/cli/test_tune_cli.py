@@ -154,6 +154,8 @@ def test_the_best_on_validation_rows_is_run_on_test_rows(
     assert [trial["value"] for trial in tuning["all_trials"]] == pytest.approx(values, abs=1e-12)
     assert (tuning["best_trial"], tuning["best_value"]) == (best + 1, pytest.approx(values[best]))
     assert tuning["chosen"] == {"offset": OFFSETS[best]}
+    likelihoods = [float(np.mean(-0.1 * ((split.valid.target - offset) % 60))) for offset in OFFSETS]
+    assert [trial["metrics"]["LL"] for trial in tuning["all_trials"]] == pytest.approx(likelihoods)
     assert (tuning["trials"], tuning["failed"], tuning["rows"]) == (4, 0, len(split.valid))
     assert document["metrics"]["NDCG@10"] == pytest.approx(value_of(OFFSETS[best], split.test))
 
@@ -215,7 +217,7 @@ def test_targets_of_test_rows_are_shown_only_after_the_lists(
 def test_a_method_without_likelihood_is_not_tuned_by_it(tune: Tune) -> None:
     done = tune({"metric": "LL", "space": {"offset": [59]}})
     assert done.returncode == 2
-    assert "has no probabilities of titles" in json.loads(done.stdout)["error"]["message"]
+    assert "has no probabilities of these titles" in json.loads(done.stdout)["error"]["message"]
 
 
 def test_asked_again_nothing_is_done_again(tune: Tune, notes: Callable[[str], list[list[Any]]]) -> None:
