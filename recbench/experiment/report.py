@@ -29,6 +29,7 @@ from recbench.experiment.entries import (
 )
 from recbench.experiment.latency import latency_of_group
 from recbench.experiment.leaderboard import make_leaderboard
+from recbench.experiment.likelihood import likelihood_of_group
 from recbench.experiment.regret import regret_rows
 from recbench.experiment.slices import slices_of_group
 from recbench.report.document import Document, Group, Section
@@ -41,6 +42,7 @@ from recbench.report.sections.curves import curves_section
 from recbench.report.sections.introduction import introduction, overview
 from recbench.report.sections.latency import latency_section
 from recbench.report.sections.leaderboard import leaderboard_section
+from recbench.report.sections.likelihood import likelihood_section
 from recbench.report.sections.paper import paper_section
 from recbench.report.sections.rebuild import rebuild_section, settings_files
 from recbench.report.sections.regret import regret_section
@@ -175,6 +177,7 @@ def _parts(group: _Gathered) -> Iterable[_Part]:
         _Part("significance", "Who is better than whom", lambda: significance_section(group.board.comparison)),
         _Part("paper", "Beside the paper", lambda: paper_section(group.board)),
         _Part("slices", "Slices", lambda: slices_section(slices_of_group(group.entries, group.board.metrics[0]))),
+        _Part("likelihood", "Likelihood of the true titles", lambda: _likelihood(group)),
         _Part("beyond", "Beyond accuracy", lambda: beyond_section(beyond_of_group(group.entries))),
         _Part("latency", "Cost and quality", lambda: latency_section(latency_of_group(group.entries))),
         _Part("regret", "Beam regret", lambda: _regret(group)),
@@ -230,6 +233,11 @@ def _leaderboard(group: _Gathered) -> Section:
     except RecbenchError as error:
         audit = f"The data could not be audited: {error.message}"
     return leaderboard_section(group.board, facts=(audit,), runs_dir=str(group.runs_dir))
+
+
+def _likelihood(group: _Gathered) -> Section | None:
+    n_items = group.entries[0].runs[0].summary()["n_items"]
+    return likelihood_section(likelihood_of_group(group.entries), n_items)
 
 
 def _regret(group: _Gathered) -> Section | None:

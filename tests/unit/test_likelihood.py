@@ -21,6 +21,7 @@ from recbench.data.split import make_split
 from recbench.experiment.compare import compare
 from recbench.experiment.evaluate import write_evaluation
 from recbench.experiment.pairs import CompareOptions
+from recbench.experiment.report import collect
 from recbench.llm.codec import TitleCodec
 from recbench.methods.load import build_method
 from recbench.stats.equivalence import parse_margin
@@ -169,3 +170,23 @@ def test_equivalence_is_not_tested_without_bounds(two_runs) -> None:
         compare(
             store, ["better", "worse"], metric="LL", truth="title", options=CompareOptions(margin=parse_margin("1%"))
         )
+
+
+def test_the_report_shows_it_for_the_entries_that_have_it(two_runs, tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", "plain")
+    document = collect(RunStore(tmp_path / "runs"))
+    (section,) = (one for one in document.groups[0].sections if one.slug == "likelihood")
+    entries, pairs = section.tables
+    assert [row.values["label"] for row in entries.rows] == ["better", "worse"]
+    assert [row.values["difference"] for row in pairs.rows] == [pytest.approx(-0.5)]
+    n_items = len(tiny_catalog().titles)
+    assert f"worth {-np.log(n_items):.2f}" in section.paragraphs[0]
+    (leaderboard,) = (one for one in document.groups[0].sections if one.slug == "leaderboard")
+    assert len(leaderboard.tables[0].rows) == 3
+    assert not any("LL" in column.key for column in leaderboard.tables[0].columns)
+
+
+def test_a_report_without_it_has_no_such_section(tmp_path: Path) -> None:
+    make_run(tmp_path / "runs", "plain")
+    document = collect(RunStore(tmp_path / "runs"))
+    assert all(section.slug != "likelihood" for section in document.groups[0].sections)
