@@ -27,10 +27,10 @@ def likelihood_section(comparison: Comparison | None, n_items: int) -> Section |
         paragraphs=(
             f"{comparison.metric}: natural logarithm of the probability that a language model gives to the target's "
             "whole title right after the prompt, under its full vocabulary, without trie and length normalisation; "
-            f"mean over the {comparison.n_examples:,} test examples whose target has a title. To find all {n_items:,} "
-            f"items equally likely is worth {-math.log(n_items):.2f}. This is no accuracy: it sees small differences between "
-            "models of one kind that a handful of hits cannot show, but the model with the better likelihood may have "
-            "the worse list.",
+            f"mean over the {comparison.n_examples:,} test examples whose target has a title. To find all "
+            f"{n_items:,} items equally likely is worth {-math.log(n_items):.2f}. This is no accuracy: it sees small "
+            "differences between models of one kind that a handful of hits cannot show, but the model with the better "
+            "likelihood may have the worse list.",
         ),
         tables=(entries, pairs) if comparison.pairs else (entries,),
     )
