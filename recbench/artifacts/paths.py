@@ -188,6 +188,11 @@ class TunePaths:
         return self.folder / "trials.jsonl"
 
     @property
+    def record(self) -> Path:
+        """What was chosen, once the search has come to an end."""
+        return self.folder / "tuning.json"
+
+    @property
     def models(self) -> Path:
         """The model of the best trial so far, until the chosen run has it."""
         return self.folder / "models"
@@ -200,6 +205,11 @@ class TunePaths:
     def trial(self, number: int) -> TrialPaths:
         """Return the paths of one trial, numbered from 1."""
         return TrialPaths(self.folder / "trials" / f"{number:04d}")
+
+
+def suite_lock(runs_dir: Path, suite: str, part: str) -> Path:
+    """Return the file that the process holds which works on one part of a suite."""
+    return runs_dir / ".suites" / safe_name(suite) / f"{safe_name(part)}.lock"
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 
-from recbench.cli import datasets, methods, runs
+from recbench.cli import datasets, methods, runs, suite
 from recbench.cli.audit import audit
 from recbench.cli.compare import compare
 from recbench.cli.doctor import doctor
@@ -49,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-_GROUPS = {"datasets": datasets.app, "methods": methods.app, "runs": runs.app}
+_GROUPS = {"datasets": datasets.app, "methods": methods.app, "runs": runs.app, "suite": suite.app}
 
 for command in (run, evaluate, compare, slices, latency, audit, report, doctor):
     app.command(command.__name__)(command)

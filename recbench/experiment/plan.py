@@ -144,6 +144,11 @@ def with_config(plan: RunPlan, config: dict[str, Any]) -> RunPlan:
     return replace(plan, asked=asked, method=method, packages=package_versions(asked.method, method.capabilities))
 
 
+def with_seed(plan: RunPlan, seed: int) -> RunPlan:
+    """Return the same plan for another seed."""
+    return replace(plan, asked=plan.asked.model_copy(update={"seed": seed}))
+
+
 def without_test(plan: RunPlan) -> RunPlan:
     """Return the same plan with no test row in it, for whoever must not see them."""
     return replace(plan, split=replace(plan.split, test=plan.split.test.take([])))

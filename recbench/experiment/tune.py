@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import yaml
 
-from recbench.artifacts.files import cannot_write, write_text
+from recbench.artifacts.files import cannot_write, read_json, write_json, write_text
 from recbench.artifacts.lock import exclusive
 from recbench.artifacts.manifest import TuningRecord, utc_now
 from recbench.artifacts.models import ModelStore
 from recbench.artifacts.paths import FitPaths, TunePaths
 from recbench.artifacts.trials import TrialRecord
+from recbench.contracts.config import StrictModel, build_config
 from recbench.contracts.errors import ConfigError, TrainingError
 from recbench.contracts.hashing import hash_file, hash_json
 from recbench.contracts.likelihood import LIKELIHOOD
@@ -31,7 +32,7 @@ from recbench.experiment.entries import flatten
 from recbench.experiment.fit import FIT_ID_LENGTH, Fitter
 from recbench.experiment.plan import RunPlan, with_config, without_test
 from recbench.experiment.trial import Questions, Trial, run_trial
-from recbench.experiment.tune_space import Choices, Point, Tried, TuneConfig, read_tune_file, searcher
+from recbench.experiment.tune_space import Budget, Choices, Point, Tried, TuneConfig, read_tune_file, searcher
 
 log = logging.getLogger(__name__)
 
@@ -78,14 +79,12 @@ def tune(plan: RunPlan, file: Path, runs_dir: Path, fitter: Fitter, progress: Pr
         TrainingError: every trial failed.
         ArtifactError: another process works on the same tuning, or nothing can be written.
     """
-    config = read_tune_file(file)
-    known = [*metric_names(plan.protocol.cutoffs), LIKELIHOOD]
-    config = config.model_copy(update={"metric": check_metric(config.metric, known)})
+    config = read_tuning(plan, file)
     propose = searcher(config)
     blind = without_test(plan)
     for point in config.corners():
         _plan_at(blind, config, point)  # wrong values are told before anything runs
-    paths = TunePaths.of(runs_dir, plan.dataset.name, plan.asked.method, _tune_id(blind, config))
+    paths = _paths(blind, config, runs_dir)
     work = _Work(blind, config, _questions(blind, config), paths, fitter, progress)
     try:
         paths.folder.mkdir(parents=True, exist_ok=True)
@@ -121,7 +120,49 @@ def tune(plan: RunPlan, file: Path, runs_dir: Path, fitter: Fitter, progress: Pr
         chosen=best.chosen,
         seconds=sum(trial.timings_s["total"] for trial in trials),
     )
+    write_json(paths.record, _Finished(budget=config.budget, record=record).model_dump(mode="json"))
     return Tuned(_plan_at(plan, config, best.point), record, tuple(trials), paths)
+
+
+class _Finished(StrictModel):
+    """A search that came to an end under its budget; a larger budget goes on with it."""
+
+    budget: Budget
+    record: TuningRecord
+
+
+def chosen_before(plan: RunPlan, file: Path, runs_dir: Path) -> dict[str, Any] | None:
+    """Return what a finished tuning of this plan chose, as nested values; None if it was not made or not finished.
+
+    Arguments and errors as for :func:`tune`. Nothing is run.
+    """
+    config = read_tuning(plan, file)
+    path = _paths(without_test(plan), config, runs_dir).record
+    if not path.exists():
+        return None
+    finished = build_config(_Finished, read_json(path), f"the finished tuning ({path})")
+    return nested(finished.record.chosen) if finished.budget == config.budget else None
+
+
+def tuning_lock(plan: RunPlan, file: Path, runs_dir: Path) -> Path:
+    """Return the file that is held by the process that makes this tuning."""
+    return _paths(without_test(plan), read_tuning(plan, file), runs_dir).lock
+
+
+def _paths(blind: RunPlan, config: TuneConfig, runs_dir: Path) -> TunePaths:
+    return TunePaths.of(runs_dir, blind.dataset.name, blind.asked.method, _tune_id(blind, config))
+
+
+def read_tuning(plan: RunPlan, file: Path) -> TuneConfig:
+    """Read the file of a tuning of this plan.
+
+    Raises:
+        ConfigError: it is not accepted.
+        UsageError: its metric is not among those of the protocol.
+    """
+    config = read_tune_file(file)
+    known = [*metric_names(plan.protocol.cutoffs), LIKELIHOOD]
+    return config.model_copy(update={"metric": check_metric(config.metric, known)})
 
 
 def _is_spent(config: TuneConfig, trials: Sequence[TrialRecord]) -> bool:
