@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.text import Text
 
+from recbench.cli.options import RUNS, RunsDirOption
 from recbench.cli.output import JsonFlag, console, print_json
 from recbench.contracts.errors import UsageError
 
@@ -88,7 +89,7 @@ def compare(
         bool,
         typer.Option("--details", help="Show all columns: raw p-values, errors, effects."),
     ] = False,
-    runs_dir: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    runs_dir: RunsDirOption = RUNS,
     as_json: JsonFlag = False,
 ) -> None:
     r"""Compare runs on exactly the same examples, with the user as the unit of every test.

@@ -7,10 +7,11 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import typer
 
+from recbench.cli.options import RUNS, RunsDirOption
 from recbench.cli.output import JsonFlag, console, print_json
 from recbench.contracts.errors import ArtifactError
 
@@ -48,9 +49,7 @@ class Finding:
     facts: dict[str, Any] = field(default_factory=dict)
 
 
-def doctor(
-    runs_dir: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"), as_json: JsonFlag = False
-) -> None:
+def doctor(runs_dir: RunsDirOption = RUNS, as_json: JsonFlag = False) -> None:
     """Look at Python, packages, devices, memory, disks, caches and the model hub.
 
     Ends with exit code 0 if the core works (methods of missing extras do not), else with 3.

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from recbench.cli.options import RUNS, RunsDirOption
 from recbench.cli.output import JsonFlag, console, print_json, progress
 
 
 def evaluate(
     runs: Annotated[list[str], typer.Argument(metavar="RUN...", help="Run ids (or their beginnings) or run folders.")],
-    runs_dir: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    runs_dir: RunsDirOption = RUNS,
     as_json: JsonFlag = False,
 ) -> None:
     """Recompute the metrics of complete runs from their stored rankings.

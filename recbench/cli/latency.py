@@ -11,8 +11,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recbench.cli.options import (
+    RUNS,
+    BackboneOption,
+    ConfigOption,
+    DatasetOption,
+    Device,
+    LimitTestOption,
+    LimitTrainOption,
+    MethodOption,
+    RunsDirOption,
+    SeedOption,
+    SetOption,
+)
 from recbench.cli.output import JsonFlag, console, print_json, progress
-from recbench.cli.run import Device
 from recbench.contracts.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,31 +39,19 @@ def latency(
     run: Annotated[
         str | None, typer.Argument(metavar="[RUN]", help="A stored run to measure, in place of --method and --dataset.")
     ] = None,
-    method: Annotated[str | None, typer.Option(help="Method, see 'recbench methods list'.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data set, see 'recbench datasets list'.")] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="Language model: auto (default), nano, micro, a Hugging Face id, or a local folder."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of the fit.  [default: 42]")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with the keys of a run folder's config.yaml.", metavar="F.yaml")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option("--set", metavar="a.b=c", help="Set one value of the configuration or protocol, as in 'run'."),
-    ] = None,
-    limit_train: Annotated[
-        int | None, typer.Option(help="As in 'run': the times belong to the run with this limit.", metavar="N")
-    ] = None,
-    limit_test: Annotated[
-        int | None, typer.Option(help="As in 'run': the times belong to the run with this limit.", metavar="N")
-    ] = None,
+    method: MethodOption = None,
+    dataset: DatasetOption = None,
+    backbone: BackboneOption = None,
+    seed: SeedOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    limit_train: LimitTrainOption = None,
+    limit_test: LimitTestOption = None,
     rows: Annotated[int, typer.Option(help="Random test rows, the same for every method.", min=1)] = 100,
     batch_size: Annotated[int, typer.Option(help="Rows answered at once.", min=1)] = 4,
     repeats: Annotated[int, typer.Option(help="Passes over all rows.", min=1)] = 3,
     warm_up: Annotated[int, typer.Option(help="Batches before them that are not timed.", min=0)] = 1,
-    runs_dir: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    runs_dir: RunsDirOption = RUNS,
     device: Annotated[
         Device | None, typer.Option(help="Where torch computes.  [default: auto; for a RUN its own device]")
     ] = None,

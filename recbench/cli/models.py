@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from recbench.cli.options import RUNS, RunsDirOption
 from recbench.cli.output import JsonFlag, console, print_json
 from recbench.contracts.errors import UsageError, did_you_mean
 
-RunsDir = Annotated[Path, typer.Option(help="Folder of all runs.")]
 
-
-def models(runs_dir: RunsDir = Path("runs"), as_json: JsonFlag = False) -> None:
+def models(runs_dir: RunsDirOption = RUNS, as_json: JsonFlag = False) -> None:
     """List the kept models, with their sizes.
 
     Examples:
@@ -45,7 +44,7 @@ def prune_models(
         list[str] | None, typer.Argument(metavar="[FIT]...", help="Fit ids as 'recbench runs models' shows them.")
     ] = None,
     everything: Annotated[bool, typer.Option("--all", help="Delete all kept models, damaged ones too.")] = False,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDirOption = RUNS,
     as_json: JsonFlag = False,
 ) -> None:
     """Delete kept models. No run is touched: runs hold their lists, not their models.

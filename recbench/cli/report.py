@@ -7,12 +7,13 @@ from typing import Annotated
 
 import typer
 
+from recbench.cli.options import RUNS, RunsDirOption
 from recbench.cli.output import JsonFlag, console, print_json
 
 
 def report(
     out: Annotated[Path, typer.Option(help="Folder to write: new, empty, or an earlier report.")],
-    runs_dir: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    runs_dir: RunsDirOption = RUNS,
     formats: Annotated[
         str,
         typer.Option(

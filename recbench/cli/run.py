@@ -7,12 +7,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recbench.cli.options import (
+    RUNS,
+    BackboneOption,
+    ConfigOption,
+    DatasetOption,
+    Device,
+    DeviceOption,
+    LimitTestOption,
+    LimitTrainOption,
+    MethodOption,
+    RunsDirOption,
+    SeedOption,
+    SetOption,
+)
 from recbench.cli.output import JsonFlag, console, print_json, progress
 from recbench.contracts.errors import RecbenchError
 
@@ -27,40 +40,15 @@ log = logging.getLogger(__name__)
 HEADLINE = ("HR@5", "HR@10", "NDCG@5", "NDCG@10")
 
 
-class Device(str, Enum):
-    """Where torch computes."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-
-
 def run(
-    method: Annotated[str | None, typer.Option(help="Method, see 'recbench methods list'.")] = None,
-    dataset: Annotated[str | None, typer.Option(help="Data set, see 'recbench datasets list'.")] = None,
-    backbone: Annotated[
-        str | None,
-        typer.Option(help="Language model: auto (default), nano, micro, a Hugging Face id, or a local folder."),
-    ] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed of everything random.  [default: 42]")] = None,
-    config: Annotated[
-        Path | None, typer.Option(help="YAML file with the keys of a run folder's config.yaml.", metavar="F.yaml")
-    ] = None,
-    assignments: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="a.b=c",
-            help="Set one value of the method's configuration, or of the protocol (protocol.split=leave-one-out). "
-            "May be given many times; wins over the file.",
-        ),
-    ] = None,
-    limit_train: Annotated[
-        int | None, typer.Option(help="Keep at most N training rows. A try-out, marked as such.", metavar="N")
-    ] = None,
-    limit_test: Annotated[
-        int | None, typer.Option(help="Keep at most N test rows. A try-out, marked as such.", metavar="N")
-    ] = None,
+    method: MethodOption = None,
+    dataset: DatasetOption = None,
+    backbone: BackboneOption = None,
+    seed: SeedOption = None,
+    config: ConfigOption = None,
+    assignments: SetOption = None,
+    limit_train: LimitTrainOption = None,
+    limit_test: LimitTestOption = None,
     tune_file: Annotated[
         Path | None,
         typer.Option(
@@ -70,8 +58,8 @@ def run(
             "metric, rows, and space with values per key. Its keys win over --set.",
         ),
     ] = None,
-    runs_dir: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
-    device: Annotated[Device, typer.Option(help="Where torch computes.")] = Device.auto,
+    runs_dir: RunsDirOption = RUNS,
+    device: DeviceOption = Device.auto,
     again: Annotated[
         bool, typer.Option("--again", help="Make one more run, with a fit of its own, even if this one is complete.")
     ] = False,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from recbench.cli.models import models, prune_models
+from recbench.cli.options import RUNS, RunsDirOption
 from recbench.cli.output import JsonFlag, console, print_json
 from recbench.cli.tracking import log_runs
 from recbench.contracts.errors import ArtifactError
@@ -26,7 +27,6 @@ app.command("models")(models)
 app.command("prune-models")(prune_models)
 app.command("log")(log_runs)
 
-RunsDir = Annotated[Path, typer.Option(help="Folder of all runs.")]
 RunReference = Annotated[str, typer.Argument(metavar="RUN", help="Run id (or its beginning), run folder, or method.")]
 
 _LISTED_METRICS = ("HR@10", "NDCG@10")
@@ -69,7 +69,7 @@ class ImportAs(str, Enum):
 
 @app.command("list")
 def list_runs(
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDirOption = RUNS,
     dataset: Annotated[str | None, typer.Option(help="Only runs on this data set.")] = None,
     method: Annotated[str | None, typer.Option(help="Only runs of this method.")] = None,
     status: Annotated[State | None, typer.Option(help="Only runs in this state.")] = None,
@@ -138,7 +138,7 @@ def _show_rows(rows: list[dict[str, Any]]) -> None:
 
 
 @app.command()
-def show(run: RunReference, runs_dir: RunsDir = Path("runs"), as_json: JsonFlag = False) -> None:
+def show(run: RunReference, runs_dir: RunsDirOption = RUNS, as_json: JsonFlag = False) -> None:
     """Show everything about one run: manifest, summary, files.
 
     Examples:
@@ -169,7 +169,7 @@ def verify(
     runs: Annotated[
         list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs to verify; without any, all complete ones.")
     ] = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDirOption = RUNS,
     as_json: JsonFlag = False,
 ) -> None:
     """Check that the files of complete runs are as they were when the runs were completed.
@@ -223,7 +223,7 @@ def export_lists(
         ),
     ] = Ties.keep,
     tie_seed: Annotated[int, typer.Option(help="Seed of the order inside broken ties.", min=0)] = 0,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDirOption = RUNS,
     as_json: JsonFlag = False,
 ) -> None:
     """Write the ranked lists of a complete run for other programs.
@@ -276,7 +276,7 @@ def import_lists(
     assignments: Annotated[
         list[str] | None, typer.Option("--set", metavar="protocol.a=b", help="A field of the protocol.")
     ] = None,
-    runs_dir: RunsDir = Path("runs"),
+    runs_dir: RunsDirOption = RUNS,
     as_json: JsonFlag = False,
 ) -> None:
     """Make a complete run of lists that another program ranked, measured like every other run.

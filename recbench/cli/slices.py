@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from recbench.cli.options import RUNS, RunsDirOption
 from recbench.cli.output import JsonFlag, console, print_json
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def slices(
     protocol: Annotated[
         str | None, typer.Option(help="Takes only runs whose protocol hash begins with this.", metavar="HASH")
     ] = None,
-    runs_dir: Annotated[Path, typer.Option(help="Folder of the runs.")] = Path("runs"),
+    runs_dir: RunsDirOption = RUNS,
     as_json: JsonFlag = False,
 ) -> None:
     """Measure runs on parts of the test examples, and test whether a gain is larger on one part than on the rest.

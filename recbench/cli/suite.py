@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from recbench.cli.options import RUNS, Device, DeviceOption, RunsDirOption
 from recbench.cli.output import JsonFlag, console, print_json, progress
-from recbench.cli.run import Device
 from recbench.contracts.errors import RecbenchError
 
 if TYPE_CHECKING:
@@ -28,11 +28,8 @@ app = typer.Typer(help="Run a declared set of methods x data sets x seeds; see i
 
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Suite, see 'recbench suite list', or path of its file.")]
 SuitesDir = Annotated[Path, typer.Option(help="Folder with the files of suites.")]
-RunsDir = Annotated[Path, typer.Option(help="Folder of all runs.")]
-DeviceOption = Annotated[Device, typer.Option(help="Where torch computes.")]
 
 _SUITES = Path("benchmarks/suites")
-_RUNS = Path("runs")
 
 
 @app.command("list")
@@ -85,7 +82,7 @@ def list_suites(suites_dir: SuitesDir = _SUITES, as_json: JsonFlag = False) -> N
 def plan(
     name: Name,
     suites_dir: SuitesDir = _SUITES,
-    runs_dir: RunsDir = _RUNS,
+    runs_dir: RunsDirOption = RUNS,
     device: DeviceOption = Device.auto,
     as_json: JsonFlag = False,
 ) -> None:
@@ -114,7 +111,7 @@ def plan(
 def run(
     name: Name,
     suites_dir: SuitesDir = _SUITES,
-    runs_dir: RunsDir = _RUNS,
+    runs_dir: RunsDirOption = RUNS,
     device: DeviceOption = Device.auto,
     as_json: JsonFlag = False,
 ) -> None:
@@ -151,7 +148,7 @@ def run(
 def status(
     name: Name,
     suites_dir: SuitesDir = _SUITES,
-    runs_dir: RunsDir = _RUNS,
+    runs_dir: RunsDirOption = RUNS,
     device: DeviceOption = Device.auto,
     as_json: JsonFlag = False,
 ) -> None:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from recbench.cli.options import RUNS, RunsDirOption
 from recbench.cli.output import JsonFlag, console, print_json, progress
 
 
@@ -27,7 +27,7 @@ def log_runs(
         typer.Option(help="Where it is: http://HOST:PORT or sqlite:///FILE.db.  [default: MLFLOW_TRACKING_URI]"),
     ] = None,
     experiment: Annotated[str, typer.Option(help="Name of the tracker's experiment.")] = "recbench",
-    runs_dir: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs"),
+    runs_dir: RunsDirOption = RUNS,
     as_json: JsonFlag = False,
 ) -> None:
     """Log complete runs: settings, metrics of both truths, costs, training curves and files.
