@@ -23,7 +23,7 @@ def run(repeats: int = 3) -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        shared, nothing = (_measure(beginning, repeats) for beginning in (BEGINNING, 0))
+        shared, nothing = (measure(beginning, repeats) for beginning in (BEGINNING, 0))
     finally:
         torch.set_num_threads(threads)
     sizes = {"prompts": GROUPS, "samples": SAMPLES, "prompt_tokens": PROMPT, "shared_tokens": BEGINNING}
@@ -35,12 +35,13 @@ def run(repeats: int = 3) -> dict[str, Any]:
     }
 
 
-def _measure(beginning: int, repeats: int) -> dict[str, Any]:
-    work = make_work("micro", GROUPS, PROMPT, ANSWER, beginning)
+def measure(beginning: int, repeats: int, model: str = "micro", device: str = "cpu") -> dict[str, Any]:
+    """Time the step with prompts that share their first ``beginning`` tokens."""
+    work = make_work(model, GROUPS, PROMPT, ANSWER, beginning, device)
     work.writer.lm.requires_grad_(False)
     settings = RlSettings(samples=SAMPLES)
     policy = LatentPolicy(work.writer, settings, seed=0)
-    batch = {**work.batch, "example_id": torch.arange(GROUPS)}
+    batch = {**work.batch, "example_id": torch.arange(GROUPS, device=device)}
     noise = policy.noise(range(GROUPS), work.prompt_ids.new_zeros(work.writer.lm.config.hidden_size).float())
     return compare_steps(
         work,

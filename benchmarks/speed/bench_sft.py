@@ -23,7 +23,7 @@ def run(repeats: int = 5) -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        shared, nothing = (_measure(beginning, repeats) for beginning in (BEGINNING, 0))
+        shared, nothing = (measure(beginning, repeats) for beginning in (BEGINNING, 0))
     finally:
         torch.set_num_threads(threads)
     sizes = {"rows": ROWS, "prompt_tokens": PROMPT, "shared_tokens": BEGINNING, "answer_tokens": ANSWER}
@@ -35,8 +35,9 @@ def run(repeats: int = 5) -> dict[str, Any]:
     }
 
 
-def _measure(beginning: int, repeats: int) -> dict[str, Any]:
-    work = make_work("micro", ROWS, PROMPT, ANSWER, beginning)
+def measure(beginning: int, repeats: int, model: str = "micro", device: str = "cpu") -> dict[str, Any]:
+    """Time the step with prompts that share their first ``beginning`` tokens."""
+    work = make_work(model, ROWS, PROMPT, ANSWER, beginning, device)
     objective = SftObjective(work.writer)
     return compare_steps(
         work,
