@@ -38,6 +38,8 @@ class LatentRlSettings(RlSettings):
         """Refuse what contradicts each other or would have no effect."""
         if self.reward == "match" and self.advantage != "group":
             raise ValueError("reward=match is compared within its group, as in the original GRPO: set advantage=group")
+        if self.reward == "match" and self.policy != "answer":
+            raise ValueError("reward=match makes written answers more or less likely: leave policy out")
         if self.reward == "perplexity" and self.temperature != 1.0:
             raise ValueError("temperature is that of written answers: set reward=match, or leave it out")
         if self.advantage == "group" and self.adv_groups != type(self).model_fields["adv_groups"].default:

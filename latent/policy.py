@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from latent.noise import thought_noise
+from latent.noise import thought_logprob, thought_noise
 from latent.objective import scoped_advantage
 from latent.reasoner import LatentWriter
 from latent.rl_config import RlSettings
@@ -49,11 +49,19 @@ class Samples:
         thought: (G, H), the last thought without noise.
         logprobs: float32 (G, K, T), of the answer's tokens; 0 where masked.
         mask: int64 (G, K, T).
+        policy: float32 (G, K, S), log-probabilities that the loss raises or lowers: ``logprobs``, or (S = 1) those of
+            the thoughts.
     """
 
     thought: Tensor
     logprobs: Tensor
     mask: Tensor
+    policy: Tensor
+
+    @property
+    def policy_mask(self) -> Tensor:
+        """int64 (G, K, S)."""
+        return self.mask if self.policy.shape == self.mask.shape else torch.ones_like(self.policy, dtype=torch.int64)
 
 
 class LatentPolicy(Objective):
@@ -151,10 +159,16 @@ class LatentPolicy(Objective):
     def _sample(self, writer: LatentWriter, reading: Reading, noise: Tensor, labels: Tensor) -> Samples:
         """Put noise on the last thought, and read the true answer behind every sample."""
         prefix = writer.think(copy_cache(reading.cache), reading.hidden, reading.mask)
+        thought = prefix.pending[:, -1]
         pending = prefix.pending.unsqueeze(1).repeat(1, noise.shape[1], 1, 1)
         pending = torch.cat([pending[:, :, :-1], pending[:, :, -1:] + noise.unsqueeze(2)], dim=2)
         ids, mask = (part.unsqueeze(1).expand(-1, noise.shape[1], -1) for part in split_labels(labels))
-        return Samples(prefix.pending[:, -1], sample_logprobs(writer, prefix, pending, ids, mask), mask)
+        of_thoughts = self.settings.policy == "thought"
+        with torch.no_grad() if of_thoughts else nullcontext():
+            logprobs = sample_logprobs(writer, prefix, pending, ids, mask)
+        if not of_thoughts:
+            return Samples(thought, logprobs, mask, logprobs)
+        return Samples(thought, logprobs, mask, thought_logprob(thought, noise, self.settings.sigma).unsqueeze(2))
 
     def _rewards(self, prompt_ids: Tensor, prompt_mask: Tensor, labels: Tensor, example_id: Tensor) -> Tensor:
         """Return float32 (G, K)."""
@@ -178,8 +192,8 @@ class LatentPolicy(Objective):
         self, examples: Sequence[int], samples: Samples, reference: Tensor | None, noise: Tensor
     ) -> list[Experience]:
         """Judge new samples; keep what the next updates on them need."""
-        old = samples.logprobs.detach()
-        rewards = perplexity_reward(old, samples.mask)
+        old = samples.policy.detach()
+        rewards = perplexity_reward(samples.logprobs.detach(), samples.mask)
         self._tell(samples, rewards, noise)
         if examples[0] in self._advantages:
             advantages = torch.stack([self._advantages[example] for example in examples])
@@ -201,7 +215,7 @@ class LatentPolicy(Objective):
     def _loss(self, samples: Samples, past: Sequence[Experience]) -> Tensor:
         """Eq. 8, with its KL term."""
         clips = (self.settings.clip_low, self.settings.clip_high)
-        logprobs, mask = samples.logprobs.flatten(0, 1), samples.mask.flatten(0, 1)
+        logprobs, mask = samples.policy.flatten(0, 1), samples.policy_mask.flatten(0, 1)
         loss, notes = experience_loss(logprobs, mask, past, clips, self.settings.beta)
         for name, value in notes.items():
             self.note(name, value)

@@ -22,6 +22,11 @@ class RlSettings(GrpoSettings):
     adv_groups: Annotated[int, Field(ge=1)] | Literal["batch"] = Field(
         2, description="prompts whose rewards share a baseline in Eq. 7 (2: what the code does; batch: batch_size)"
     )
+    policy: Literal["answer", "thought"] = Field(
+        "answer",
+        description="whose probability an advantage raises: that of the true answer behind the sampled thought (Eq. 8, "
+        "published), or that of the sampled thought itself (the policy gradient of the sampling; ours)",
+    )
     beta: float = Field(0.0, ge=0, description="weight of KL(policy || policy before this stage); 0: none (published)")
     num_iterations: int = Field(
         1, ge=1, description="optimizer steps on each rollout; with 1 the ratio is 1 and nothing is ever clipped"
@@ -32,6 +37,15 @@ class RlSettings(GrpoSettings):
     micro_batch_size: int = Field(
         8, ge=1, description="prompts per forward pass and process (memory permitting), each with all its samples"
     )
+
+    @model_validator(mode="after")
+    def _thoughts_are_sampled_once(self) -> RlSettings:
+        """Refuse what the policy of thoughts has no form of."""
+        if self.policy == "thought" and (self.beta or self.num_iterations > 1):
+            raise ValueError(
+                "policy=thought has no KL term and one update per rollout: set beta=0 and num_iterations=1"
+            )
+        return self
 
     @model_validator(mode="after")
     def _whole_parts(self) -> RlSettings:

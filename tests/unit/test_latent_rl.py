@@ -182,3 +182,20 @@ def test_processes_that_cannot_share_a_step_are_refused_at_once(
         LatentR3(LatentR3Config()).fit(
             tiny_split().train, tiny_split().valid, RunContext(tiny_catalog(), 3, "cpu", tmp_path, tmp_path)
         )
+
+
+def test_the_policy_of_thoughts_finds_better_ones(tiny_llm_folder: Path, tmp_path: Path) -> None:
+    log: list[dict[str, Any]] = []
+    thoughts = {"policy": "thought", "advantage": "group", "sigma": 0.2, "samples": 8}
+    run(tiny_llm_folder, tmp_path, log, max_rows=8, epochs=12, **thoughts)
+    found = [record["log_perplexity_unperturbed"] for record in log if "loss" in record]
+    assert len(found) == 12
+    assert found[-1] < found[0] - 0.03, "on the very prompts that it learns from"
+
+
+@pytest.mark.parametrize("changes", [{"beta": 0.1}, {"num_iterations": 2}])
+def test_the_policy_of_thoughts_refuses_what_it_has_no_form_of(changes: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="policy=thought has no KL"):
+        build_config(RlSettings, {"policy": "thought", **changes}, "stage 2")
+    with pytest.raises(ConfigError, match="written answers more or less likely"):
+        build_config(LatentR3Config, {"rl": {"policy": "thought", "reward": "match", "advantage": "group"}}, "latentr3")

@@ -263,6 +263,25 @@ def test_group_advantage(world, default) -> None:
     assert not torch.allclose(gradient(grouped, rows, 0, 2), gradient(default, rows, 0, 2), rtol=0.01, atol=0)
 
 
+def test_thought_policy(world, default) -> None:
+    method = LatentR3(config("thought-policy"))
+    method._fitted = default._fitted
+    writer, settings, rows = method._model.writer, method.config.rl, batch(method, 2)
+    found = gradient(method, rows, 0, 2)
+    # By hand: minus the mean over samples of A eps / sigma^2, carried back through the thought alone.
+    policy = LatentPolicy(writer, settings, seed=1)
+    thought = writer.read(rows["prompt_ids"], rows["prompt_mask"]).pending[:, -1]
+    noise = policy.noise(rows["example_id"].tolist(), thought)
+    with torch.no_grad():
+        rewards = policy._rewards(**rows)
+    advantages = (rewards - rewards.mean(dim=1, keepdim=True)) / (rewards.std(dim=1, keepdim=True) + 1e-4)
+    thought.backward(-(advantages.unsqueeze(2) * noise).mean(dim=1) / settings.sigma**2 / len(thought))
+    expected = writer.attention.value.weight.grad.clone()
+    writer.zero_grad()
+    torch.testing.assert_close(found, expected, atol=1e-6, rtol=1e-3)
+    assert world.stages(world.of(config("thought-policy"))) == {"rl"}
+
+
 def test_advantage_8_groups(default) -> None:
     method = LatentR3(config("advantage-8-groups", rl={"batch_size": 16}))
     method._fitted = default._fitted
@@ -505,6 +524,7 @@ SHOWN_BY = {
     "without-latentratt-rl": test_without_latentratt_rl,
     "sft-only": test_sft_only,
     "group-advantage": test_group_advantage,
+    "thought-policy": test_thought_policy,
     "advantage-8-groups": test_advantage_8_groups,
     "advantage-whole-batch": test_advantage_whole_batch,
     "original-grpo": test_original_grpo,
