@@ -136,11 +136,15 @@ def _revision(entry: Entry, rivals: Sequence[Entry]) -> list[str]:
 
 
 def _changed_config(entry: Entry, rivals: Sequence[Entry]) -> list[str]:
+    """Return the settings that set an entry apart; a value that most of the rivals have goes without saying."""
     settings = [flatten(effective_config(rival.manifest)) for rival in rivals]
-    keys = sorted({key for one in settings for key in one})
-    changed = [key for key in keys if len({json.dumps(one.get(key), sort_keys=True) for one in settings}) > 1]
     own = flatten(effective_config(entry.manifest))
-    return [f"{key}={own.get(key)}" for key in changed]
+    said = []
+    for key, value in sorted(own.items()):
+        alike = sum(key in one and one[key] == value for one in settings)
+        if alike < len(settings) and not alike > len(settings) / 2:
+            said.append(f"{key}={value}")
+    return said
 
 
 def _seeds(entry: Entry, rivals: Sequence[Entry]) -> list[str]:

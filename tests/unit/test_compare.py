@@ -286,3 +286,11 @@ def test_align_keeps_seeds_apart_and_numbers_users_by_name(three_methods) -> Non
     table = runs["weak"][0].metrics().sort_values("example_id")
     names = np.array(sorted(set(table["user_id"])))
     assert names[aligned.user].tolist() == table["user_id"].tolist()
+
+
+def test_labels_leave_out_what_most_entries_have(runs_dir) -> None:
+    shared = {"sigma": 1.5, "stage": {"on": True}}
+    for change in ({}, {"flavour": "d3"}, {"thought": "masked"}, {"stage": {"on": False}}):
+        make_run(runs_dir, "method", config={"flavour": "bigrec", "thought": "normal", **shared, **change})
+    labels = {entry.label for entry in label_entries(group_by_identity(RunStore(runs_dir).all()))}
+    assert labels == {"method", "method (flavour=d3)", "method (thought=masked)", "method (stage.on=False)"}
