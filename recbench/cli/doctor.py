@@ -7,13 +7,16 @@ import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import typer
 
 from recbench.cli.options import RUNS, RunsDirOption
 from recbench.cli.output import JsonFlag, console, print_json
 from recbench.contracts.errors import ArtifactError
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 Level = Literal["ok", "missing", "broken"]
 
@@ -33,7 +36,7 @@ class Finding:
     """One thing that was looked at.
 
     Attributes:
-        area: "core", "recbole", "devices", "storage", "hub", "data" or "backbones".
+        area: "core", "recbole", "extra NAME", "devices", "storage", "hub", "data" or "backbones".
         name: what was looked at.
         level: "missing" takes only some methods away; "broken" keeps the core from working.
         detail: what was found.
@@ -65,6 +68,7 @@ def doctor(runs_dir: RunsDirOption = RUNS, as_json: JsonFlag = False) -> None:
         "python": _python,
         "packages": _core_packages,
         "recbole": _recbole,
+        "extras": _extras,
         "devices": _devices,
         "storage": lambda: _storage(runs_dir),
         "hub": _hub,
@@ -119,13 +123,31 @@ def _python() -> list[Finding]:
 
 def _core_packages() -> list[Finding]:
     """Look at every package that recbench itself declares."""
+    return [_package("core", need.name, str(need.specifier), "broken") for need in _declared("")]
+
+
+def _extras() -> list[Finding]:
+    """Look at the packages of the optional parts, those of RecBole and of recbench's developers apart."""
+    from importlib.metadata import metadata
+
+    names = [name for name in metadata("recbench").get_all("Provides-Extra") or [] if name not in ("recbole", "dev")]
+    core = {need.name for need in _declared("")}
+    return [
+        _package(f"extra {name}", need.name, str(need.specifier), "missing", f"pip install 'recbench[{name}]'")
+        for name in names
+        for need in _declared(name)
+        if need.name not in core
+    ]
+
+
+def _declared(extra: str) -> list[Requirement]:
+    """Return what recbench declares for this Python and an extra (with the core, which needs no extra)."""
     from importlib.metadata import requires
 
     from packaging.requirements import Requirement
 
     declared = [Requirement(text) for text in requires("recbench") or []]
-    core = [need for need in declared if need.marker is None or need.marker.evaluate({"extra": ""})]
-    return [_package("core", str(need.name), str(need.specifier), "broken") for need in core]
+    return [need for need in declared if need.marker is None or need.marker.evaluate({"extra": extra})]
 
 
 def _package(area: str, name: str, specifier: str, if_absent: Level, mend: str | None = None) -> Finding:

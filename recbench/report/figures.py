@@ -69,6 +69,10 @@ _STYLE: dict[str, Any] = {
 }
 
 
+# Of a legend of 9 points, in inches: the mark with the space around it, a letter (most are narrower), a line.
+_LEGEND_MARK_IN, _LEGEND_LETTER_IN, _LEGEND_LINE_IN = 0.6, 0.075, 0.19
+
+
 @contextmanager
 def style() -> Iterator[None]:
     """Apply the shared look to everything that matplotlib makes inside."""
@@ -87,6 +91,26 @@ def new_figure(width: float, height: float) -> MatplotlibFigure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), layout="constrained")
+
+
+def legend_below(figure: MatplotlibFigure, most_columns: int) -> None:
+    """Put one legend under all axes, in as many columns as its longest label leaves room for.
+
+    The figure grows by the lines that this costs, so that the axes keep their size.
+    """
+    drawn = [axes.get_legend_handles_labels() for axes in figure.axes]
+    handles = [handle for some, _ in drawn for handle in some]
+    most_letters = int((figure.get_figwidth() - _LEGEND_MARK_IN) / _LEGEND_LETTER_IN)
+    labels = [wrapped(label, most_letters) for _, some in drawn for label in some]
+    if not labels:
+        return
+    lines = [label.split("\n") for label in labels]
+    longest = max(len(line) for label in lines for line in label)
+    columns = int(figure.get_figwidth() / (_LEGEND_MARK_IN + _LEGEND_LETTER_IN * longest))
+    columns = max(1, min(columns, most_columns, len(labels)))
+    n_lines = -(-len(labels) // columns) * max(map(len, lines))
+    figure.set_figheight(figure.get_figheight() + _LEGEND_LINE_IN * (n_lines - -(-len(labels) // most_columns)))
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
 
 
 def colour_of(number: int) -> str:

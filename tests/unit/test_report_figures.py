@@ -15,7 +15,7 @@ from matplotlib.figure import Figure as MatplotlibFigure
 from recbench.contracts.comparison import ComparedEntry, Comparison, Interval
 from recbench.contracts.curves import TrainingCurve
 from recbench.contracts.leaderboard import Leaderboard, LeaderboardRow
-from recbench.report.figures import COLOURS, MARKERS, draw, new_figure, style, wrapped
+from recbench.report.figures import COLOURS, MARKERS, draw, legend_below, new_figure, style, wrapped
 from recbench.report.sections.curves import curves_section, draw_curves, running_mean, thinned
 from recbench.report.sections.leaderboard import draw_leaderboard
 from recbench.report.sections.significance import draw_significance, significance_section
@@ -194,3 +194,21 @@ def test_equal_figures_are_equal_bytes() -> None:
 def test_long_labels_are_wrapped() -> None:
     assert wrapped("sasrec") == "sasrec"
     assert max(map(len, wrapped(LONG).split("\n"))) <= 36
+
+
+@pytest.mark.parametrize("labels", [["a", "b", "c", "d"], [f"{LONG} {number}" for number in range(6)]])
+def test_legend_below_has_every_label_inside_the_figure(labels: list[str]) -> None:
+    with style():
+        figure = new_figure(7.5, 4.2)
+        axes = figure.add_subplot()
+        for label in labels:
+            axes.plot([0, 1], [0, 1], label=label)
+        legend_below(figure, 3)
+        FigureCanvasAgg(figure).draw()
+        (legend,) = figure.legends
+        assert [text.get_text().replace("\n", " ") for text in legend.get_texts()] == labels
+        frame, room = legend.get_window_extent(), figure.bbox
+        assert room.x0 <= frame.x0
+        assert frame.x1 <= room.x1
+        # The axes keep most of their height.
+        assert axes.get_window_extent().height >= 2.5 * figure.dpi

@@ -85,7 +85,7 @@ def draw_beyond(rows: Sequence[BeyondRow]) -> MatplotlibFigure:
     """Draw coverage and the share of popular items of every entry, one line each."""
     from matplotlib.ticker import PercentFormatter
 
-    from recbench.report.figures import COLOURS, GRID, MARKERS, PAPER, new_figure
+    from recbench.report.figures import COLOURS, GRID, MARKERS, PAPER, legend_below, new_figure
 
     entries = list(reversed(rows))
     figure = new_figure(7.5, 1.5 + 0.34 * len(entries))
@@ -104,5 +104,5 @@ def draw_beyond(rows: Sequence[BeyondRow]) -> MatplotlibFigure:
     axes.xaxis.set_major_formatter(PercentFormatter(1.0))
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"share, first {rows[0].k} places")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    legend_below(figure, 2)
     return figure

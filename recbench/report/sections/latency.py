@@ -254,7 +254,7 @@ def draw_front(rows: Sequence[LatencyRow], cost: Cost, looks: Mapping[str, int],
         looks: label -> number of its colour and marker, the same in all figures of the section.
         metric: the metric of the rows that stands for quality.
     """
-    from recbench.report.figures import GREY, PAPER, colour_of, marker_of, new_figure
+    from recbench.report.figures import GREY, PAPER, colour_of, legend_below, marker_of, new_figure
 
     points = cost.known(rows)
     seconds = [time for _, time in points]
@@ -279,7 +279,7 @@ def draw_front(rows: Sequence[LatencyRow], cost: Cost, looks: Mapping[str, int],
     shorter = f"; {_time_text(cost.shortest_s)} or less" if min(seconds) == cost.shortest_s else ""
     axes.set_xlabel(f"{cost.what} (log scale{shorter} at the left end)" if shorter else f"{cost.what} (log scale)")
     axes.set_ylabel(metric)
-    figure.legend(loc="outside lower center", ncols=3, fontsize=9)
+    legend_below(figure, 3)
     return figure
 
 

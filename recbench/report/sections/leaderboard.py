@@ -159,7 +159,7 @@ def draw_leaderboard(board: Leaderboard) -> MatplotlibFigure:
 
     Bold names may be the best one, as in the table.
     """
-    from recbench.report.figures import COLOURS, GREY, PAPER, new_figure, row_height, wrapped
+    from recbench.report.figures import COLOURS, GREY, PAPER, legend_below, new_figure, row_height, wrapped
 
     metric = board.metrics[0]
     rows = list(reversed(board.rows))
@@ -189,7 +189,7 @@ def draw_leaderboard(board: Leaderboard) -> MatplotlibFigure:
     axes.set_xlim(0, right * 1.05 if right > 0 else 1)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(metric)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    legend_below(figure, 2)
     return figure
 
 

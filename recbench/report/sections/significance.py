@@ -64,7 +64,7 @@ def _mark(entry: ComparedEntry, other: ComparedEntry) -> str:
 
 def draw_significance(comparison: Comparison) -> MatplotlibFigure:
     """Draw the matrix: a filled triangle where the row is better, a hollow one where it is worse."""
-    from recbench.report.figures import COLOURS, GREY, GRID, PAPER, new_figure, row_height, wrapped
+    from recbench.report.figures import COLOURS, GREY, GRID, PAPER, legend_below, new_figure, row_height, wrapped
 
     entries = comparison.entries
     n = len(entries)
@@ -102,5 +102,5 @@ def draw_significance(comparison: Comparison) -> MatplotlibFigure:
     axes.set_yticks([place + 0.5 for place in range(n - 1)], minor=True)
     axes.grid(visible=True, which="minor", color=GRID)
     axes.tick_params(which="minor", length=0)
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    legend_below(figure, 2)
     return figure

@@ -244,7 +244,7 @@ def _popularity_figure(table: SliceTable) -> Figure:
 
 def draw_popularity(table: SliceTable) -> MatplotlibFigure:
     """Draw every entry's metric on the slices of a cut in two, with intervals, one line per entry."""
-    from recbench.report.figures import COLOURS, MARKERS, PAPER, new_figure
+    from recbench.report.figures import COLOURS, MARKERS, PAPER, legend_below, new_figure
 
     entries = list(reversed(table.entries))
     figure = new_figure(7.5, 1.5 + 0.42 * len(entries))
@@ -270,7 +270,7 @@ def draw_popularity(table: SliceTable) -> MatplotlibFigure:
     axes.set_xlim(left=0)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel(f"{table.metric} by {table.truth}, {table.level:.0%} interval over users")
-    figure.legend(loc="outside lower center", ncols=2, fontsize=9)
+    legend_below(figure, 2)
     return figure
 
 
@@ -288,7 +288,7 @@ def draw_gains(table: SliceTable) -> MatplotlibFigure:
     """Draw the relative gains of the best entries over the slices of a cut; hollow points where a slice warns."""
     from matplotlib.ticker import PercentFormatter
 
-    from recbench.report.figures import DASHES, GREY, PAPER, colour_of, marker_of, new_figure
+    from recbench.report.figures import DASHES, GREY, PAPER, colour_of, legend_below, marker_of, new_figure
 
     entries = [entry for entry in table.entries if entry.label != table.baseline][:_DRAWN_ENTRIES]
     figure = new_figure(7.5, 4.2)
@@ -322,5 +322,5 @@ def draw_gains(table: SliceTable) -> MatplotlibFigure:
         "hollow: few users or hits; no point: the baseline has 0"
     )
     axes.set_ylabel(f"gain in {table.metric} over {table.baseline}")
-    figure.legend(loc="outside lower center", ncols=min(3, max(len(entries), 1)), fontsize=9)
+    legend_below(figure, 3)
     return figure
