@@ -5,6 +5,9 @@ work of an exact search depends on how much of its probability the model gives t
 fine-tuned for one epoch on 24,000 training rows the first time (the time is in the output) and kept in RECBENCH_HOME.
 Reading the prompts is the same for both and not counted.
 
+For a few queries the whole catalogue is scored. That tells how many tokens every proof must look at: a search that
+knows no more of an unread token than that its log-probability is at most 0 can rule nothing out earlier.
+
 ``python -m benchmarks.speed.bench_exact --help`` lists options for other data sets, backbones and sizes.
 """
 
@@ -25,14 +28,17 @@ from benchmarks.speed.trained import SEED, Trained, trained_writer
 from recbench.contracts.errors import DataError
 from recbench.contracts.seeding import numpy_rng
 from recbench.llm.beam import BeamResult, DeviceTrie, beam_search
+from recbench.llm.codec import TitleCodec
 from recbench.llm.exact import BoundedTrie, ExactResult, ExactSettings, exact_search
 from recbench.llm.trie import build_trie
-from recbench.llm.writer import Prefix
+from recbench.llm.writer import Prefix, TitleWriter
 
 NAME = "exact"
 TITLES = 10
 PENALTIES = {"d3": 0.0, "bigrec": 1.0}
 TRAINING_ROWS = 24_000
+# Queries whose whole catalogue is scored, and titles scored at once.
+SCORED_QUERIES, SCORED_AT_ONCE = 2, 128
 # The issue's aims: exact time as a multiple of the beam's, at 95% proven.
 AIMS = {"d3": 3.0, "bigrec": 8.0}
 CASES = (("beauty_2014", "micro"), ("ml-100k", "nano"))
@@ -65,7 +71,7 @@ def run() -> dict[str, Any]:
 
 def measure(
     trained: Trained, dataset: str, backbone: str, n_batches: int = 8, batch_size: int = 8,
-    settings: ExactSettings | None = None,
+    settings: ExactSettings | None = None, scored_queries: int = SCORED_QUERIES,
 ) -> dict[str, Any]:  # fmt: skip
     """Search for the best titles of test queries both ways, for both flavours."""
     codec, test = trained.codec, trained.split.test
@@ -75,8 +81,11 @@ def measure(
     trie = DeviceTrie.of(build_trie(codec.answers.tokens), torch.device(trained.writer.device))
     settings = settings or ExactSettings()
     searches = {flavour: _compare(trained, trie, batches, penalty, settings) for flavour, penalty in PENALTIES.items()}
+    chosen = np.linspace(0, len(prompts) - 1, scored_queries).round().astype(int)
+    needed = least_expansions(trained.writer, codec, trie, [prompts[place] for place in chosen], TITLES)
     for flavour, aim in AIMS.items():
         search = searches[flavour]
+        search["least_expansions"] = needed[flavour]
         search["aim"] = f"95% proven within {aim:g} times the beam's time"
         search["reached"] = search["proven_share"] >= 0.95 and search["times_beam"] <= aim
     return {
@@ -133,6 +142,53 @@ def _compare(
     }
 
 
+@torch.inference_mode()
+def least_expansions(
+    writer: TitleWriter, codec: TitleCodec, trie: DeviceTrie, prompts: Sequence[Sequence[int]], n_titles: int
+) -> dict[str, list[int]]:
+    """Return how many nodes every proof of a query's ``n_titles`` best titles must expand, by flavour.
+
+    A node must be expanded if its sum of log-probabilities could still grow into a better score than that of the last
+    listed title. The whole catalogue is scored to know the sums of all nodes and the true list.
+    """
+    answers = codec.answers.tokens
+    order = np.argsort([len(answer) for answer in answers], kind="stable")
+    nodes = nodes_of_sequences(trie)
+    is_leaf = trie.leaf.cpu() >= 0
+    divisors = {flavour: BoundedTrie.of(trie, penalty).divisor.cpu() for flavour, penalty in PENALTIES.items()}
+    found: dict[str, list[int]] = {flavour: [] for flavour in PENALTIES}
+    for prompt in prompts:
+        prefix = writer.read(*codec.pad_prompts([prompt], writer.device))
+        total = torch.zeros(len(is_leaf), dtype=torch.float64)
+        for start in range(0, len(order), SCORED_AT_ONCE):
+            some = order[start : start + SCORED_AT_ONCE]
+            labels = codec.pad_answers([answers[number] for number in some]).to(writer.device)
+            mask = labels != -100
+            logprob = writer.answer_logprobs(prefix.repeat(len(some)), labels.clamp(min=0), mask.long())
+            total[torch.cat([nodes[number] for number in some])] = logprob.double().cumsum(1)[mask].cpu()
+        for flavour, divisor in divisors.items():
+            bound = total / divisor
+            last_listed = bound[is_leaf].topk(n_titles).values[-1]
+            found[flavour].append(int((~is_leaf & (bound > last_listed)).sum()))
+    return found
+
+
+def nodes_of_sequences(trie: DeviceTrie) -> list[torch.Tensor]:
+    """Return the nodes on the path of every sequence, the root left out, int64 (tokens,)."""
+    first_child, leaf = trie.first_child.cpu(), trie.leaf.cpu()
+    parent = torch.repeat_interleave(torch.arange(len(leaf)), first_child.diff())
+    parent = torch.cat([torch.tensor([-1]), parent]).tolist()
+    ends = {int(leaf[node]): int(node) for node in (leaf >= 0).nonzero().squeeze(1)}
+    paths = []
+    for number in range(len(ends)):
+        node, path = ends[number], []
+        while node > 0:
+            path.append(node)
+            node = parent[node]
+        paths.append(torch.tensor(path[::-1]))
+    return paths
+
+
 def _timed(work: Any) -> tuple[float, Any]:
     """Return CPU seconds of this process: the machine may be busy with other work."""
     start = time.process_time()
@@ -167,6 +223,12 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=TRAINING_ROWS, help="training rows of fine-tuning")
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument(
+        "--scored",
+        type=int,
+        default=SCORED_QUERIES,
+        help="queries whose whole catalogue is scored, to count what a proof needs",
+    )
     parser.add_argument("--threads", type=int, default=1, help="of torch")
     defaults = ExactSettings()
     for name, value in defaults.model_dump().items():
@@ -175,7 +237,9 @@ def main(arguments: list[str] | None = None) -> int:
     torch.set_num_threads(options.threads)
     trained = trained_writer(options.dataset, options.backbone, options.rows)
     settings = ExactSettings(**{name: getattr(options, name) for name in defaults.model_dump()})
-    case = measure(trained, options.dataset, options.backbone, options.batches, options.batch_size, settings)
+    case = measure(
+        trained, options.dataset, options.backbone, options.batches, options.batch_size, settings, options.scored
+    )
     print(json.dumps(case, indent=2))
     return 0
 
