@@ -109,6 +109,10 @@ class TrieGuide:
     share_logprob: Tensor
     alpha: float
 
+    def take(self, rows: Tensor) -> TrieGuide:
+        """Return the opinion on some rows, int64 (R,)."""
+        return TrieGuide(self.share_logprob[rows], self.alpha)
+
 
 @torch.no_grad()
 def beam_search(

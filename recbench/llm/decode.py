@@ -19,13 +19,13 @@ from recbench.contracts.method import RunContext
 from recbench.contracts.progress import Bar
 from recbench.contracts.rankings import Rankings
 from recbench.llm.background import Background
-from recbench.llm.beam import DeviceTrie, TrieGuide, beam_search
+from recbench.llm.beam import BeamResult, DeviceTrie, TrieGuide, beam_search
 from recbench.llm.codec import TitleCodec
-from recbench.llm.exact import BoundedTrie, ExactSettings, exact_search
+from recbench.llm.exact import BoundedTrie, ExactResult, ExactSettings, exact_search
 from recbench.llm.facts import write_decoding_facts
 from recbench.llm.grounding import GroundingSettings, ground_titles
 from recbench.llm.lists import Written, title_records, titles_of_history, titles_to_items
-from recbench.llm.writer import TitleWriter
+from recbench.llm.writer import Prefix, TitleWriter
 
 _BATCHES_PER_SHARD = 16
 # Prefix of the arrays of a shard that hold one fact per query.
@@ -172,27 +172,37 @@ class _Search:
         config = self.config
         ids, mask = self.codec.pad_prompts(prompts, self.writer.device)
         guide = None if self.guide is None else self.guide(queries)
+        facts: dict[str, torch.Tensor] = {}
         with torch.inference_mode():
             prefix = self.writer.read(ids, mask)
+            found: BeamResult | ExactResult
             if self.bounded is None:
-                # Twice the beams where titles of the history are taken out afterwards: enough for histories of as
-                # many items as beams, and the same number for every query, so that no list depends on its batch-mates.
-                n_beams = config.beams * (2 if self.mask_history else 1)
-                beams = beam_search(self.writer, prefix, self.trie, n_beams, config.length_penalty, guide)
-                sequence, score, steps, facts = beams.sequence, beams.score, beams.steps, {}
+                found = self._beams(prefix, guide)
             else:
-                seen = titles_of_history(self.codec, queries) if self.mask_history else None
-                excluded = None if seen is None else torch.from_numpy(seen).to(self.writer.device)
-                found = exact_search(
-                    self.writer, prefix, self.bounded, config.beams, config.exact, guide, excluded
-                )  # fmt: skip
-                sequence, score, steps = found.sequence, found.score, found.steps
+                found = self._exact(prefix, guide, queries)
                 facts = {"proven": found.proven, "bound": found.bound, "expansions": found.expansions}
-        rankings = titles_to_items(
-            sequence.cpu().numpy(), score.double().cpu().numpy(), self.codec, queries, config.beams, self.mask_history
-        )
+        sequence, score = found.sequence.cpu().numpy(), found.score.double().cpu().numpy()
+        rankings = titles_to_items(sequence, score, self.codec, queries, config.beams, self.mask_history)
         columns = {name: values.cpu().numpy() for name, values in facts.items()}
-        return Written(rankings, {**columns, "steps": np.full(len(queries), steps)})
+        return Written(rankings, {**columns, "steps": np.full(len(queries), found.steps)})
+
+    def _beams(self, prefix: Prefix, guide: TrieGuide | None) -> BeamResult:
+        # Twice the beams where titles of the history are taken out afterwards: enough for histories of as many items
+        # as beams, and the same number for every query, so that no list depends on its batch-mates.
+        n_beams = self.config.beams * (2 if self.mask_history else 1)
+        return beam_search(self.writer, prefix, self.trie, n_beams, self.config.length_penalty, guide)
+
+    def _exact(self, prefix: Prefix, guide: TrieGuide | None, queries: Queries) -> ExactResult:
+        assert self.bounded is not None
+        n_titles, settings = self.config.beams, self.config.exact
+        seen = titles_of_history(self.codec, queries) if self.mask_history else None
+        excluded = None if seen is None else torch.from_numpy(seen).to(self.writer.device)
+        found = exact_search(self.writer, prefix, self.bounded, n_titles, settings, guide, excluded)
+        unproven = (~found.proven).nonzero().squeeze(1)
+        if len(unproven) == 0:
+            return found
+        beams = self._beams(prefix.take(unproven), None if guide is None else guide.take(unproven))
+        return found.improved_by(beams, unproven, n_titles, excluded)
 
 
 def _write_shard(path: Path, part: Written) -> None:

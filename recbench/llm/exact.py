@@ -8,15 +8,16 @@ scores higher. How good the bound is decides how much has to be looked at (see :
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
 from recbench.contracts.config import StrictModel
-from recbench.llm.beam import DeviceTrie, TrieGuide
+from recbench.llm.beam import BeamResult, DeviceTrie, TrieGuide
 from recbench.llm.tree import ROOT, AnswerTree
 from recbench.llm.writer import Prefix, TitleWriter
 
@@ -59,6 +60,44 @@ class ExactResult:
     bound: Tensor
     expansions: Tensor
     steps: int
+
+    def improved_by(
+        self, beams: BeamResult, rows: Tensor, n_titles: int, excluded: Tensor | None = None
+    ) -> ExactResult:
+        """Return lists that also hold what a beam search found for some rows.
+
+        A search that ended at its budget has looked at many beginnings and may have finished few titles; with the
+        titles of a beam search its list is never worse than the beam search's. A list that this lifts above everything
+        that was left to look at is proven.
+
+        Args:
+            beams: of R rows.
+            rows: int64 (R,), which ones of this result they are.
+            n_titles, excluded: as for :func:`exact_search`.
+        """
+        sequence, score = beams.sequence, beams.score.double()
+        drop = (sequence[:, :, None] == self.sequence[rows][:, None, :]).any(dim=2)
+        if excluded is not None:
+            drop |= (sequence[:, :, None] == excluded[rows][:, None, :]).any(dim=2)
+        sequence = torch.cat([self.sequence[rows], sequence.where(~drop, _NONE)], dim=1)
+        score = torch.cat([self.score[rows], score.where(~drop, -torch.inf)], dim=1)
+        by_number = sequence.argsort(dim=1, stable=True)
+        order = by_number.gather(1, score.gather(1, by_number).argsort(dim=1, descending=True, stable=True))
+        sequence, score = sequence.gather(1, order), score.gather(1, order)
+        last = score[:, n_titles - 1 : n_titles]
+        listed = (score >= last) & (sequence >= 0)
+        width = max(self.sequence.shape[1], int(listed.sum(dim=1).max()))
+        missing = width - self.sequence.shape[1]
+        all_sequence = F.pad(self.sequence, (0, missing), value=_NONE)
+        all_score = F.pad(self.score, (0, missing), value=-torch.inf)
+        all_sequence[rows] = F.pad(sequence.where(listed, _NONE), (0, missing), value=_NONE)[:, :width]
+        all_score[rows] = F.pad(score.where(listed, -torch.inf), (0, missing), value=-torch.inf)[:, :width]
+        proven = self.proven.clone()
+        proven[rows] |= last.squeeze(1) > self.bound[rows]
+        return replace(
+            self, sequence=all_sequence, score=all_score, proven=proven,
+            bound=self.bound.masked_fill(proven, -torch.inf), steps=self.steps + beams.steps,
+        )  # fmt: skip
 
 
 def longest_and_shortest(first_child: np.ndarray, leaf: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -51,6 +51,13 @@ class Prefix:
             pending=self.pending.repeat_interleave(times, dim=0),
         )
 
+    def take(self, rows: Tensor) -> Prefix:
+        """Return some rows, int64 (R,), of this prefix; it stays as it is."""
+        cache = copy_cache(self.cache)
+        for layer in cache.layers:
+            layer.batch_select_indices(rows)
+        return replace(self, cache=cache, mask=self.mask[rows], pending=self.pending[rows])
+
 
 def copy_cache(cache: DynamicCache, times: int = 1) -> DynamicCache:
     """Return a cache with every row repeated ``times`` times; growing it leaves the original as it is."""

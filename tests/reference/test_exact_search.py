@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from transformers import Qwen2Config, Qwen2ForCausalLM
 
-from recbench.llm.beam import DeviceTrie, TrieGuide, beam_search
+from recbench.llm.beam import BeamResult, DeviceTrie, TrieGuide, beam_search
 from recbench.llm.exact import BoundedTrie, ExactResult, ExactSettings, exact_search, longest_and_shortest
 from recbench.llm.trie import build_trie
 from recbench.llm.writer import TitleWriter
@@ -121,6 +121,60 @@ def test_a_budget_that_is_too_small_is_said() -> None:
     enough = search(WRITERS[3.0], PROMPTS, titles, 2, 1.0)
     assert enough.proven.all()
     assert torch.isneginf(enough.bound).all()
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    titles=catalogues,
+    k=st.integers(1, 5),
+    penalty=st.sampled_from(PENALTIES),
+    max_expansions=st.integers(1, 8),
+    exclude=st.booleans(),
+)
+def test_lists_with_a_beam_searchs_titles_are_no_worse_than_either(titles, k, penalty, max_expansions, exclude) -> None:
+    writer = WRITERS[30.0]
+    excluded = torch.tensor([[0], [-1], [0]]) if exclude else None
+    budget = ExactSettings(max_expansions=max_expansions, tokens_per_step=3)
+    alone = search(writer, PROMPTS, titles, k, penalty, budget=budget, excluded=excluded)
+    rows = (~alone.proven).nonzero().squeeze(1)
+    assume(len(rows))
+    trie = DeviceTrie.of(build_trie(titles), torch.device("cpu"))
+    beams = beam_search(writer, writer.read(*left_pad(PROMPTS)).take(rows), trie, k + 1, penalty)
+    both = alone.improved_by(beams, rows, k, excluded)
+    for row, prompt in enumerate(PROMPTS):
+        listed = both.sequence[row][both.sequence[row] >= 0].tolist()
+        assert len(set(listed)) == len(listed)
+        assert excluded is None or not set(excluded[row].tolist()) & set(listed)
+        assert (both.score[row, : len(listed)].diff() <= 0).all()
+        assert (both.score[row, :k] >= alone.score[row, :k]).all()
+        expected = brute_force(writer, prompt, titles, penalty)
+        torch.testing.assert_close(both.score[row, : len(listed)], expected[listed], atol=1e-4, rtol=1e-5)
+        if row in rows:
+            found = beams.sequence[rows.tolist().index(row)]
+            allowed = [n for n in found.tolist() if n >= 0 and (excluded is None or n not in excluded[row])]
+            best = expected[allowed].sort(descending=True).values[:k]
+            assert (both.score[row, : len(best)] >= best - 1e-4).all()
+        if excluded is not None:
+            expected[excluded[row][excluded[row] >= 0]] = -torch.inf
+        if both.proven[row]:
+            k_best = expected[expected > -torch.inf].sort(descending=True).values[:k]
+            torch.testing.assert_close(both.score[row, : len(k_best)], k_best, atol=1e-4, rtol=1e-5)
+            assert torch.isneginf(both.bound[row])
+
+
+def test_a_list_above_everything_left_is_proven() -> None:
+    """The search stopped with a bound that the titles of the beam search beat."""
+    nothing = torch.full((1, 2), -1)
+    stopped = ExactResult(
+        sequence=nothing, score=torch.full((1, 2), -torch.inf, dtype=torch.float64), proven=torch.tensor([False]),
+        bound=torch.tensor([-0.5], dtype=torch.float64), expansions=torch.tensor([3]), steps=3,
+    )  # fmt: skip
+    for second, proven in ((-0.4, True), (-0.5, False), (-0.6, False)):
+        beams = BeamResult(torch.tensor([[7, 4, 5]]), torch.tensor([[-0.3, second, -0.9]]), steps=2)
+        both = stopped.improved_by(beams, torch.tensor([0]), 2)
+        assert both.sequence.tolist() == [[7, 4]]
+        assert both.proven.tolist() == [proven]
+        assert both.steps == 5
 
 
 @pytest.mark.parametrize("penalty", [0.0, 1.0])

@@ -120,9 +120,18 @@ def test_a_title_is_masked_only_if_all_of_its_items_are_in_the_history(codec) ->
     assert table == [[of_item[3]], [of_item[5]], []]
 
 
-def test_an_unproven_list_says_so(writer, codec, queries, tmp_path) -> None:
+@pytest.mark.parametrize("mask_history", [False, True])
+def test_an_unproven_list_says_so_and_is_no_worse_than_beams(
+    writer, codec, queries, tmp_path, mask_history: bool
+) -> None:
     config = EXACT.model_copy(update={"exact": ExactSettings(max_expansions=5)})
-    rankings = rank_titles(writer, codec, queries, config, tmp_path / "decode", context(tmp_path))
+    ctx = context(tmp_path, mask_history=mask_history)
+    rankings = rank_titles(writer, codec, queries, config, tmp_path / "decode", ctx)
+    beams = rank_titles(
+        writer, codec, queries, config.model_copy(update={"search": "beam"}), tmp_path / "beam", ctx
+    )  # fmt: skip
+    for row in range(len(queries)):
+        assert set(listed(beams, row)) <= set(listed(rankings, row)), "five tokens finish no title that is better"
     assert rankings.generations is not None
     for record in rankings.generations:
         assert not record["proven"]
@@ -130,7 +139,8 @@ def test_an_unproven_list_says_so(writer, codec, queries, tmp_path) -> None:
         assert record["expansions"] <= 5
     facts = decoding_facts(tmp_path / "decode")["decoding"]
     assert (facts["proven_share"], facts["not_proven"]) == (0.0, len(queries))
-    assert facts["short_lists"] + facts["empty_lists"] > 0
+    assert facts["empty_lists"] == 0
+    assert facts["short_lists"] == decoding_facts(tmp_path / "beam")["decoding"]["short_lists"]
 
 
 @pytest.mark.parametrize("search", ["beam", "exact"])
