@@ -223,7 +223,21 @@ def shared_notes(entries: Sequence[Entry]) -> list[str]:
     n_repeated = sum(entry.n_repeated for entry in entries)
     if n_repeated:
         notes.append(f"{n_repeated} older run(s) that repeat a seed are left out; the newest run of each seed counts.")
-    return list(dict.fromkeys(notes))
+    return list(dict.fromkeys(notes + version_notes(entries)))
+
+
+def version_notes(entries: Sequence[Entry]) -> list[str]:
+    """Return a sentence if the runs were made by several versions of recbench: who stands for which."""
+    by_version: dict[str, list[str]] = {}
+    for entry in entries:
+        for version in sorted({run.manifest.provenance.get("recbench", "") for run in entry.runs} - {""}):
+            by_version.setdefault(version, []).append(entry.label)
+    if len(by_version) < 2:
+        return []
+    told = "; ".join(f"{version}: {', '.join(labels)}" for version, labels in sorted(by_version.items()))
+    return [
+        f"Several versions of recbench made these runs, and equal settings need not give equal lists in all: {told}."
+    ]
 
 
 def depth_notes(entries: Sequence[Entry], k: int) -> list[str]:

@@ -138,6 +138,17 @@ def test_of_runs_that_repeat_a_seed_the_newest_counts_and_it_is_said(runs_dir) -
     assert any("repeat a seed" in note for note in comparison.notes)
 
 
+def test_runs_of_several_versions_are_told_apart(runs_dir) -> None:
+    for seed, version in enumerate(("0.9.0", "1.0.0", "1.0.0")):
+        make_run(runs_dir, "one", seed=seed, provenance={"recbench": version})
+    make_run(runs_dir, "two", provenance={"recbench": "1.0.0"})
+    make_run(runs_dir, "foreign")
+    store = RunStore(runs_dir)
+    (note,) = (note for note in compare(store, ["one", "two", "foreign"]).notes if "versions of recbench" in note)
+    assert note.endswith(": 0.9.0: one; 1.0.0: one, two.")
+    assert not any("versions of recbench" in note for note in compare(store, ["two", "foreign"]).notes)
+
+
 def test_labels_fall_back_to_run_ids(runs_dir) -> None:
     runs = [make_run(runs_dir, "one", created=f"2026-01-0{day}T00:00:00Z") for day in (1, 2)]
     entries = label_entries([group_by_identity([run])[0] for run in runs])
