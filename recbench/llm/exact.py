@@ -208,6 +208,35 @@ class _Candidates:
         return _Candidates(*(torch.cat([getattr(self, name), getattr(other, name)]) for name in names))
 
 
+@dataclass(frozen=True)
+class _Read:
+    """What the model says after N tokens, left where it stands: copies of whole vocabularies would cost time.
+
+    Attributes:
+        logits: (R, M, V), of a model call.
+        total_mass: float32 (R, M), their logsumexp.
+        row, column: int64 (N,), where in them each token is.
+    """
+
+    logits: Tensor
+    total_mass: Tensor
+    row: Tensor
+    column: Tensor
+
+    def logprob(self, which: Tensor, token: Tensor) -> Tensor:
+        """Return float32 (X,): log-probabilities of ``token`` (X,) after the tokens ``which`` (X,)."""
+        row, column = self.row[which], self.column[which]
+        return self.logits[row, column, token].float() - self.total_mass[row, column]
+
+    def take(self, which: Tensor) -> _Read:
+        """Return some of the tokens."""
+        return _Read(self.logits, self.total_mass, self.row[which], self.column[which])
+
+
+def _total_mass(logits: Tensor) -> Tensor:
+    return logits.float().logsumexp(dim=-1)
+
+
 def _best_first(row: Tensor, bound: Tensor) -> Tensor:
     """Return int64 (N,): an order by row and falling bound, older ones first among equals."""
     order = bound.argsort(descending=True, stable=True)
@@ -251,8 +280,8 @@ class _Search:
         zeros = torch.zeros_like(self.active)
         root = _Candidates(self.active, zeros, zeros + ROOT, zeros.double(), zeros.double())
         self.expansions += 1
-        logits = self.tree.start().float()
-        self._add_children(root, logits, logits.logsumexp(dim=-1))
+        logits = self.tree.start()[:, None]
+        self._add_children(root, _Read(logits, _total_mass(logits), self.active, zeros))
 
     def choose(self) -> bool:
         """Drop what cannot matter and pick the nodes to expand; rows that have none end. False: no row has any."""
@@ -290,8 +319,8 @@ class _Search:
         parent = torch.full_like(token, ROOT)
         token[tree_row, column] = trie.preorder_token[place]
         parent[tree_row, column] = torch.where(offset == 0, chosen.slot[of], first_slot + column - 1)
-        logits = self.tree.extend(token, parent, depth)[tree_row, column].float()
-        total_mass = logits.logsumexp(dim=-1)
+        logits = self.tree.extend(token, parent, depth)
+        read = _Read(logits, _total_mass(logits), tree_row, column)
         self.expansions.index_add_(0, chosen.row, length)
 
         last = length.cumsum(0) - 1
@@ -299,7 +328,7 @@ class _Search:
         inner[last] = False
         inner = inner.nonzero().squeeze(1)
         node = self.bounded.node_at[place[inner] + 1]
-        added = self._step_scores(row[inner], node, logits[inner, trie.token[node]] - total_mass[inner])
+        added = self._step_scores(row[inner], node, read.logprob(inner, trie.token[node]))
         end = _Candidates(
             chosen.row,
             self.bounded.node_at[place[last]],
@@ -307,7 +336,7 @@ class _Search:
             chosen.total.index_add(0, of[inner], added),
             chosen.bound,
         )
-        self._add_children(end, logits[last], total_mass[last])
+        self._add_children(end, read.take(last))
 
     def _step_scores(self, row: Tensor, node: Tensor, logprob: Tensor) -> Tensor:
         """Return float64 (N,), never positive: what stepping to nodes adds to their titles' sums."""
@@ -317,8 +346,8 @@ class _Search:
         share = self.guide.share_logprob[row, node].double()
         return self.guide.alpha * logprob + (1.0 - self.guide.alpha) * share
 
-    def _add_children(self, parents: _Candidates, logits: Tensor, total_mass: Tensor) -> None:
-        """Score all children of N nodes, which were read, from their ``logits`` (N, V) and the logsumexp of these."""
+    def _add_children(self, parents: _Candidates, read: _Read) -> None:
+        """Score all children of N nodes, which were read."""
         self.steps += 1
         trie = self.trie
         count = trie.n_children(parents.node)
@@ -327,7 +356,7 @@ class _Search:
         node = torch.arange(len(parent), device=self.device) - (starts - trie.first_child[parents.node])[parent]
         row = parents.row[parent]
         total = parents.total[parent]
-        total = total + self._step_scores(row, node, logits[parent, trie.token[node]] - total_mass[parent])
+        total = total + self._step_scores(row, node, read.logprob(parent, trie.token[node]))
         children = _Candidates(row, node, parents.slot[parent], total, total / self.bounded.divisor[node])
         children = children.take(total > -torch.inf)  # the guide may rule a node out
         leaf = trie.leaf[children.node]

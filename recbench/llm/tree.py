@@ -1,17 +1,21 @@
 """Answers of one prompt as a tree of tokens in one key-value cache.
 
-Searches (beam, exact) try many answers of the same prompt, which share their beginnings. Here the tokens of all these
-answers are further columns ("slots") behind the prompt's columns of one sequence, and an attention mask shows every
-token the prompt, its own ancestors and itself. So the prompt is read once and stored once, a token that several
-answers share is computed once, and nothing is ever copied or reordered when a search changes its mind.
+Searches (beam, exact) try many answers of the same prompt, which share their beginnings. Here every token of these
+answers is kept once, in a "slot" behind the prompt, and an attention mask shows it the prompt, its own ancestors and
+itself. So the prompt is read once and stored once, a token that several answers share is computed once, and nothing
+is ever copied or reordered when a search changes its mind. A model call looks at those slots only that are ancestors
+of one of its tokens: in a long search they are a small part of all.
 
-Dimensions: B rows, P columns of prompt and pending inputs (left-padded), M new tokens per row, C columns in all,
-H hidden, V vocabulary.
+Dimensions: B rows, P columns of prompt and pending inputs (left-padded), S slots, M new tokens per row, U older slots
+that a call looks at, L tokens of the longest path, C columns in all, H hidden, V vocabulary.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from transformers import Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
@@ -23,6 +27,7 @@ from recbench.llm.writer import Prefix, TitleWriter, positions, run_body
 ROOT = -1
 """Parent of the tokens that come right after the prompt."""
 
+_NONE = -1
 _MASKABLE = ("sdpa", "eager")
 
 
@@ -45,12 +50,10 @@ class AnswerTree:
         self._writer = writer
         self._pending = prefix.pending
         self._layers = LayerKinds(writer.lm)
-        n_pending = prefix.pending.shape[1]
         self._prompt_mask = prefix.read_mask
-        self._positions = positions(self._prompt_mask)
-        self._cache = _roomy_cache(writer.lm, prefix.cache, n_pending + room)
-        self._sees = self._prompt_mask.new_zeros((len(self._prompt_mask), 0, 0), dtype=torch.bool)
-        self._grow_mask(room)
+        self._cache = _tree_cache(writer.lm, prefix.cache, room)
+        # Of every slot: the slots from the root's child down to itself, -1 behind them.
+        self._paths = torch.full((self.n_rows, room, 1), _NONE, device=self._prompt_mask.device)
         self.n_slots = 0
 
     @property
@@ -61,6 +64,8 @@ class AnswerTree:
     def start(self) -> Tensor:
         """Read the pending inputs, which are not needed afterwards. Returns logits (B, V) of the first answer token."""
         hidden = run_body(self._writer.lm, self._pending, self._prompt_mask, self._cache)
+        for layer in self._cache.layers:
+            layer.end_prompt()
         return self._writer.logits(hidden[:, -1])
 
     def extend(self, token: Tensor, parent: Tensor, depth: int = 1) -> Tensor:
@@ -75,40 +80,28 @@ class AnswerTree:
         Returns:
             (B, M, V): logits of what follows each token.
         """
-        old, new = self.n_slots, token.shape[1]
-        if old + new > self._sees.shape[1]:
-            self._grow_mask(max(old + new, 2 * self._sees.shape[1]))
-        seen = self._seen(parent, depth)
-        self._sees[:, old : old + new, : old + new] = seen
-        self.n_slots = old + new
-        visible = torch.cat([self._prompt_mask.bool()[:, None].expand(-1, new, -1), seen], dim=2)
-        position = visible.sum(dim=2) - 1
-        self._positions = torch.cat([self._positions, position], dim=1)
+        old = self.n_slots
+        path = _new_paths(self._paths, parent, old, depth)
+        self._remember(path)
+        view = _look_at(path, old)
+        for layer in self._cache.layers:
+            layer.selected = view.selected
+        prompt = self._prompt_mask.bool()
+        visible = torch.cat([prompt[:, None].expand(-1, token.shape[1], -1), view.visible], dim=2)
+        n_before = prompt.sum(dim=1, keepdim=True)
+        row = torch.arange(self.n_rows, device=token.device)[:, None]
+        position = n_before + _level(path)
+        columns = [positions(self._prompt_mask), n_before + _level(self._paths[row, view.selected]), position]
         embeds = self._writer.embed(token)
         with grouped_attention(self._writer.lm):
             output = self._writer.lm.get_decoder()(
                 inputs_embeds=embeds,
-                attention_mask=self._layers.masks(visible, position, self._positions, embeds.dtype),
+                attention_mask=self._layers.masks(visible, position, torch.cat(columns, dim=1), embeds.dtype),
                 position_ids=position,
                 past_key_values=self._cache,
                 use_cache=True,
             )
         return self._writer.logits(output.last_hidden_state)
-
-    def _seen(self, parent: Tensor, depth: int) -> Tensor:
-        """Return bool (B, M, n_slots + M): which slots are the new tokens' ancestors or themselves."""
-        old, new = self.n_slots, parent.shape[1]
-        row = torch.arange(self.n_rows, device=parent.device)[:, None]
-        is_old = (parent >= 0) & (parent < old)
-        seen = torch.eye(new, dtype=torch.bool, device=parent.device).expand(self.n_rows, -1, -1)
-        seen = torch.cat([self._sees[row, parent.where(is_old, 0), :old] & is_old[:, :, None], seen], dim=2)
-        # Within this call: after step i every token sees its next 2 ** i ancestors; ``ancestor`` is the one after.
-        ancestor = (parent - old).clamp(min=-1)
-        for _ in range((depth - 1).bit_length()):
-            inside, index = ancestor >= 0, ancestor.clamp(min=0)
-            seen = seen | (seen[row, index] & inside[:, :, None])
-            ancestor = ancestor.gather(1, index).where(inside, -1)
-        return seen
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these for good; row ``i`` of later calls is ``rows[i]`` of now.
@@ -118,16 +111,82 @@ class AnswerTree:
         """
         self._pending = self._pending[rows]
         self._prompt_mask = self._prompt_mask[rows]
-        self._positions = self._positions[rows]
-        self._sees = self._sees[rows]
+        self._paths = self._paths[rows]
         for layer in self._cache.layers:
             layer.batch_select_indices(rows)
 
-    def _grow_mask(self, room: int) -> None:
-        """Make place for ``room`` slots in the table of who sees whom."""
-        old = self._sees
-        self._sees = old.new_zeros((self.n_rows, room, room))
-        self._sees[:, : old.shape[1], : old.shape[2]] = old
+    def _remember(self, path: Tensor) -> None:
+        """Add the paths (B, M, L) of new slots."""
+        old, self.n_slots = self.n_slots, self.n_slots + path.shape[1]
+        room, longest = self._paths.shape[1:]
+        more = max(self.n_slots, 2 * room) - room if self.n_slots > room else 0
+        if more or path.shape[2] > longest:
+            self._paths = F.pad(self._paths, (0, path.shape[2] - longest, 0, more), value=_NONE)
+        self._paths[:, old : self.n_slots] = path
+
+
+def _level(path: Tensor) -> Tensor:
+    """Return int64 (...): how many tokens stand before the last one of each path (..., L)."""
+    return (path >= 0).sum(dim=-1) - 1
+
+
+def _new_paths(paths: Tensor, parent: Tensor, old: int, depth: int) -> Tensor:
+    """Return int64 (B, M, L): the paths of new tokens, themselves included, where L is what the longest one needs.
+
+    Args:
+        paths: int64 (B, S, L'), of the older slots.
+        parent, depth: see :meth:`AnswerTree.extend`.
+        old: older slots.
+    """
+    n_new, device = parent.shape[1], parent.device
+    row = torch.arange(len(parent), device=device)[:, None]
+    is_old = (parent >= 0) & (parent < old)
+    before = paths[row, parent.where(is_old, 0)].where(is_old[:, :, None], _NONE) if old else None
+    before = paths.new_full((*parent.shape, 1), _NONE) if before is None else before
+    # How far a token stands from the first of its ancestors in this call, found by jumping twice as far each time.
+    jump = (parent - old).where(parent >= old, torch.arange(n_new, device=device))
+    hops = (parent >= old).long()
+    for _ in range((depth - 1).bit_length()):
+        hops, jump = hops + hops.gather(1, jump), jump.gather(1, jump)
+    level = (_level(before) + 1).gather(1, jump) + hops
+    path = F.pad(before, (0, max(int(level.max()) + 1 - before.shape[2], 0)), value=_NONE)
+    own = (old + torch.arange(n_new, device=device)).expand_as(parent)
+    path = path.scatter(2, level[:, :, None], own[:, :, None])
+    # After step i, a path holds the next 2 ** i ancestors of this call.
+    jump = (parent - old).where(parent >= old, torch.arange(n_new, device=device))
+    for _ in range((depth - 1).bit_length()):
+        path, jump = torch.maximum(path, path[row, jump]), jump.gather(1, jump)
+    return path
+
+
+@dataclass(frozen=True)
+class _View:
+    """What a call sees behind the prompt.
+
+    Attributes:
+        selected: int64 (B, U), older slots that are some token's ancestors; rows that have fewer hold others too.
+        visible: bool (B, M, U + M), which of these and of the new tokens each token sees.
+    """
+
+    selected: Tensor
+    visible: Tensor
+
+
+def _look_at(path: Tensor, old: int) -> _View:
+    """Return what new tokens with these paths (B, M, L) see, where slots from ``old`` on are theirs."""
+    rows, n_new, _ = path.shape
+    wanted = torch.zeros((rows, old + 1), dtype=torch.bool, device=path.device)
+    wanted.scatter_(1, path.where((path >= 0) & (path < old), old).flatten(1), True)
+    wanted = wanted[:, :old]
+    n_selected = int(wanted.sum(dim=1).max()) if old else 0
+    selected = wanted.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :n_selected]
+    place = F.pad(wanted.long().cumsum(dim=1) - 1, (0, 1))
+    row = torch.arange(rows, device=path.device)[:, None, None]
+    column = torch.where(path < old, place[row, path.clamp(min=0, max=old)], n_selected + path - old)
+    nowhere = n_selected + n_new
+    visible = torch.zeros((rows, n_new, nowhere + 1), dtype=torch.bool, device=path.device)
+    visible.scatter_(2, column.where(path >= 0, nowhere), True)
+    return _View(selected, visible[:, :, :nowhere])
 
 
 class LayerKinds:
@@ -181,59 +240,98 @@ def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     return mask.masked_fill_(~visible, torch.finfo(dtype).min).unsqueeze(1)
 
 
-def _roomy_cache(lm: PreTrainedModel, read: Cache, room: int) -> DynamicCache:
-    """Return a copy of a cache with room for more columns."""
+def _tree_cache(lm: PreTrainedModel, read: Cache, room: int) -> DynamicCache:
+    """Return a cache that begins with the columns of another one and keeps a tree behind them."""
     cache = DynamicCache()
     layers = read.layers or [None] * lm.config.get_text_config().num_hidden_layers
-    cache.layers = [_RoomyLayer(layer, room) for layer in layers]
+    cache.layers = [_TreeLayer(layer, room) for layer in layers]
     return cache
 
 
-class _RoomyLayer(DynamicLayer):
-    """Keys and values with room for more columns, so that a step writes its own columns only.
+class _TreeLayer(DynamicLayer):
+    """Keys and values of one layer.
 
     Args:
-        read: the layer to copy; None for an empty one.
-        room: columns to come.
+        read: the layer whose columns the prompt begins with; None for an empty one.
+        room: slots to make room for at first.
+
+    Attributes:
+        selected: int64 (B, U), the slots that the next call looks at; None while the prompt is read.
     """
 
     def __init__(self, read: DynamicLayer | None, room: int) -> None:
         super().__init__()
+        self.selected: Tensor | None = None
         self._room = room
-        self._length = 0
         if read is not None and read.is_initialized:
-            self.update(read.keys, read.values)
+            super().update(read.keys, read.values)
 
-    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        """Take shape, type and device from the first keys and values."""
-        super().lazy_initialization(key_states, value_states)
-        self._all_keys = key_states.new_empty((*key_states.shape[:2], 0, key_states.shape[3]))
-        self._all_values = value_states.new_empty((*value_states.shape[:2], 0, value_states.shape[3]))
+    def end_prompt(self) -> None:
+        """Take all columns so far as the prompt."""
+        keys, values = self.keys, self.values
+        assert keys is not None
+        assert values is not None
+        self._keys, self._values = _Columns(keys, self._room), _Columns(values, self._room)
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Write new columns and return all columns so far."""
-        if not self.is_initialized:
-            self.lazy_initialization(key_states, value_states)
-        start, end = self._length, self._length + key_states.shape[2]
-        if end > self._all_keys.shape[2]:
-            self._move(slice(None), end + max(self._room, end // 2 if start else 0))
-        self._all_keys[:, :, start:end] = key_states
-        self._all_values[:, :, start:end] = value_states
-        self._length = end
-        self._show()
-        return self.keys, self.values
+        """Keep new columns. Returns the columns to look at: prompt, selected slots, new ones."""
+        if self.selected is None:
+            return super().update(key_states, value_states)
+        return self._keys.add(key_states, self.selected), self._values.add(value_states, self.selected)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows."""
-        self._move(indices, self._all_keys.shape[2])
-        self._show()
+        self._keys.keep(indices)
+        self._values.keep(indices)
 
-    def _move(self, rows: slice | Tensor, columns: int) -> None:
-        for name in ("_all_keys", "_all_values"):
-            old = getattr(self, name)[rows, :, : self._length]
-            new = old.new_empty((*old.shape[:2], columns, old.shape[3]))
-            new[:, :, : self._length] = old
-            setattr(self, name, new)
 
-    def _show(self) -> None:
-        self.keys, self.values = self._all_keys[:, :, : self._length], self._all_values[:, :, : self._length]
+class _Columns:
+    """Keys or values of one layer: those of all slots in a store, and what a call looks at side by side on a desk.
+
+    Args:
+        prompt: (B, heads, P, D), where the desk begins.
+        room: slots to make room for at first.
+    """
+
+    def __init__(self, prompt: Tensor, room: int) -> None:
+        self._desk = prompt
+        self._store = _columns_like(prompt, room)
+        self._n_prompt, self._n_slots = prompt.shape[2], 0
+
+    def add(self, new: Tensor, selected: Tensor) -> Tensor:
+        """Store new columns (B, heads, M, D). Returns (B, heads, P + U + M, D): prompt, selected slots (B, U), new."""
+        n_new, start = new.shape[2], self._n_prompt + selected.shape[1]
+        if start + n_new > self._desk.shape[2]:
+            self._desk = _roomier(self._desk, self._n_prompt, 2 * (start + n_new) - self._n_prompt)
+        if self._n_slots + n_new > self._store.shape[2]:
+            room = max(self._n_slots + n_new, 2 * self._store.shape[2])
+            self._store = _roomier(self._store, self._n_slots, room)
+        self._desk[:, :, self._n_prompt : start] = _take_columns(self._store, selected)
+        self._desk[:, :, start : start + n_new] = new
+        self._store[:, :, self._n_slots : self._n_slots + n_new] = new
+        self._n_slots += n_new
+        return self._desk[:, :, : start + n_new]
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these."""
+        self._desk, self._store = self._desk[rows], self._store[rows]
+
+
+def _columns_like(columns: Tensor, n_columns: int) -> Tensor:
+    return columns.new_empty((*columns.shape[:2], n_columns, columns.shape[3]))
+
+
+def _take_columns(columns: Tensor, which: Tensor) -> Tensor:
+    """Return (B, heads, U, D): columns ``which`` (B, U) of contiguous (B, heads, S, D), in every head alike."""
+    rows, heads, n_columns, width = columns.shape
+    first = torch.arange(rows * heads, device=which.device).view(rows, heads, 1) * n_columns
+    index = (first + which[:, None]).flatten()
+    # Rows of a matrix are copied whole; PyTorch's gather goes element by element and takes ten times as long.
+    return columns.view(-1, width).index_select(0, index).view(rows, heads, -1, width)
+
+
+def _roomier(columns: Tensor, n_used: int, n_columns: int) -> Tensor:
+    """Return a copy of the first ``n_used`` columns with room for others behind them."""
+    larger = _columns_like(columns, n_columns)
+    larger[:, :, :n_used] = columns[:, :, :n_used]
+    return larger
