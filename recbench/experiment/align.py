@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from recbench.artifacts.store import StoredRun
-from recbench.contracts.errors import ArtifactError
+from recbench.contracts.errors import ArtifactError, UsageError
 from recbench.contracts.likelihood import LIKELIHOOD
 from recbench.evaluation.accuracy import metric_column
 from recbench.experiment.entries import Entry
@@ -48,6 +48,7 @@ def align(entries: Sequence[Entry], columns: Sequence[str]) -> AlignedMetrics:
     Likelihoods are of titles, so with them examples whose target has no title are left out, in all columns.
 
     Raises:
+        UsageError: likelihoods are asked for, and a run has none.
         ArtifactError: two runs do not have exactly the same examples, users and targets, or a column is missing.
     """
     reference_run = entries[0].runs[0]
@@ -73,6 +74,12 @@ def _read(run: StoredRun, columns: Sequence[str]) -> pd.DataFrame:
     table = run.metrics([*_IDENTITY, *columns])
     hint = f"Rebuild it: recbench evaluate {run.manifest.run_id}."
     missing = [name for name in [*_IDENTITY, *columns] if name not in table.columns]
+    if _HAS_GAPS in missing and not run.paths.likelihood.exists():
+        raise UsageError(
+            f"Run {run.manifest.run_id} ({run.manifest.method}) has no {LIKELIHOOD}: it kept no "
+            "probabilities of titles.",
+            "Compare methods that write titles, or take another metric.",
+        )
     if missing or table.empty:
         what = f"lacks the columns {', '.join(missing)}" if missing else "has no rows"
         raise ArtifactError(f"{run.paths.metrics} {what}.", hint)

@@ -160,7 +160,7 @@ def test_it_is_no_metric_of_the_exact_item_nor_of_runs_without_it(two_runs, tmp_
     with pytest.raises(UsageError, match="Unknown metric 'LL'"):
         compare(store, ["better", "worse"], metric="LL")
     make_run(tmp_path / "runs", "plain")
-    with pytest.raises(ArtifactError, match="lacks the columns title/LL"):
+    with pytest.raises(UsageError, match="has no LL: it kept no probabilities of titles"):
         compare(RunStore(tmp_path / "runs"), ["better", "plain"], metric="LL", truth="title")
 
 
