@@ -53,7 +53,7 @@ class AnswerTree:
         self._prompt_mask = prefix.read_mask
         self._cache = _tree_cache(writer.lm, prefix.cache, room)
         # Of every slot: the slots from the root's child down to itself, -1 behind them.
-        self._paths = torch.full((self.n_rows, room, 1), _NONE, device=self._prompt_mask.device)
+        self._paths = torch.full((self.n_rows, max(room, 1), 1), _NONE, device=self._prompt_mask.device)
         self.n_slots = 0
 
     @property
@@ -138,24 +138,22 @@ def _new_paths(paths: Tensor, parent: Tensor, old: int, depth: int) -> Tensor:
         parent, depth: see :meth:`AnswerTree.extend`.
         old: older slots.
     """
-    n_new, device = parent.shape[1], parent.device
-    row = torch.arange(len(parent), device=device)[:, None]
+    row = torch.arange(len(parent), device=parent.device)[:, None]
+    own = torch.arange(parent.shape[1], device=parent.device).expand_as(parent)
     is_old = (parent >= 0) & (parent < old)
-    before = paths[row, parent.where(is_old, 0)].where(is_old[:, :, None], _NONE) if old else None
-    before = paths.new_full((*parent.shape, 1), _NONE) if before is None else before
-    # How far a token stands from the first of its ancestors in this call, found by jumping twice as far each time.
-    jump = (parent - old).where(parent >= old, torch.arange(n_new, device=device))
+    before = paths[row, parent.where(is_old, 0)].where(is_old[:, :, None], _NONE)
+    # Jump number i goes 2 ** i ancestors up within this call, and no further than to the first of them.
+    jumps = [(parent - old).where(parent >= old, own)]
+    for _ in range((depth - 1).bit_length()):
+        jumps.append(jumps[-1].gather(1, jumps[-1]))
     hops = (parent >= old).long()
-    for _ in range((depth - 1).bit_length()):
-        hops, jump = hops + hops.gather(1, jump), jump.gather(1, jump)
-    level = (_level(before) + 1).gather(1, jump) + hops
+    for jump in jumps[:-1]:
+        hops = hops + hops.gather(1, jump)
+    level = (_level(before) + 1).gather(1, jumps[-1]) + hops
     path = F.pad(before, (0, max(int(level.max()) + 1 - before.shape[2], 0)), value=_NONE)
-    own = (old + torch.arange(n_new, device=device)).expand_as(parent)
-    path = path.scatter(2, level[:, :, None], own[:, :, None])
-    # After step i, a path holds the next 2 ** i ancestors of this call.
-    jump = (parent - old).where(parent >= old, torch.arange(n_new, device=device))
-    for _ in range((depth - 1).bit_length()):
-        path, jump = torch.maximum(path, path[row, jump]), jump.gather(1, jump)
+    path = path.scatter(2, level[:, :, None], old + own[:, :, None])
+    for jump in jumps[:-1]:
+        path = torch.maximum(path, path[row, jump])
     return path
 
 

@@ -185,6 +185,23 @@ def test_the_prefix_stays_as_it_is() -> None:
     assert prefix.cache.get_seq_length() == len(PROMPTS[0]) - 1
 
 
+@torch.no_grad()
+def test_a_call_looks_at_the_slots_that_its_tokens_need_and_no_others() -> None:
+    writer = make_writer("qwen2")
+    widths: list[int] = []
+    tree = AnswerTree(writer, writer.read(*left_pad(PROMPTS[:1])), 4)
+    tree.start()
+    layer = writer.lm.get_decoder().layers[0]
+    layer.register_forward_pre_hook(
+        lambda _, __, options: widths.append(options["attention_mask"].shape[-1]), with_kwargs=True
+    )
+    prompt, token = len(PROMPTS[0]), torch.full((1, 20), 5)
+    tree.extend(token, torch.full((1, 20), ROOT))
+    tree.extend(token[:, :2], torch.tensor([[3, 3]]))
+    tree.extend(token[:, :1], torch.tensor([[21]]))
+    assert widths == [prompt + 20, prompt + 1 + 2, prompt + 2 + 1]
+
+
 def test_attention_that_takes_no_mask_is_refused() -> None:
     writer = make_writer("qwen2")
     prefix = writer.read(*left_pad(PROMPTS))
