@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure as MatplotlibFigure
 
 # Okabe and Ito (2008), "Color Universal Design", without yellow (too light on white) and black (the ink).
@@ -70,6 +71,7 @@ _STYLE: dict[str, Any] = {
 
 
 # Of a legend of 9 points, in inches: the mark with the space around it, a letter (most are narrower), a line.
+_METRIC_TICKS = 5
 _LEGEND_MARK_IN, _LEGEND_LETTER_IN, _LEGEND_LINE_IN = 0.6, 0.075, 0.19
 
 
@@ -111,6 +113,14 @@ def legend_below(figure: MatplotlibFigure, most_columns: int) -> None:
     n_lines = -(-len(labels) // columns) * max(map(len, lines))
     figure.set_figheight(figure.get_figheight() + _LEGEND_LINE_IN * (n_lines - -(-len(labels) // most_columns)))
     figure.legend(handles, labels, loc="outside lower center", ncols=columns, fontsize=9)
+
+
+def metric_along_x(axes: Axes, label: str) -> None:
+    """Name a horizontal axis of metric values, with few enough ticks that numbers like 0.0025 stay apart."""
+    from matplotlib.ticker import MaxNLocator
+
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=_METRIC_TICKS))
+    axes.set_xlabel(label)
 
 
 def colour_of(number: int) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -194,6 +194,23 @@ def test_equal_figures_are_equal_bytes() -> None:
 def test_long_labels_are_wrapped() -> None:
     assert wrapped("sasrec") == "sasrec"
     assert max(map(len, wrapped(LONG).split("\n"))) <= 36
+
+
+@pytest.mark.parametrize("most", [0.5, 0.02, 0.0187, 0.0026])
+def test_numbers_along_the_leaderboard_stay_apart(most: float) -> None:
+    board = board_of(8)
+    rows = tuple(replace(row, metrics={"item/NDCG@10": most / 2, "title/NDCG@10": most}) for row in board.rows)
+    entries = [replace(row.entry, mean=most / 2, interval=Interval(0.0, most)) for row in rows]
+    rows = tuple(replace(row, entry=entry) for row, entry in zip(rows, entries, strict=True))
+    with style():
+        figure = draw_leaderboard(replace(board, rows=rows))
+        FigureCanvasAgg(figure).draw()
+        (axes,) = figure.axes
+        low, high = axes.get_xlim()
+        ticks = [tick for tick in axes.xaxis.get_major_ticks() if low <= tick.get_loc() <= high]
+        boxes = [tick.label1.get_window_extent() for tick in ticks]
+        assert len(boxes) >= 3
+        assert all(right.x0 - left.x1 >= 4 for left, right in pairwise(boxes))
 
 
 @pytest.mark.parametrize("labels", [["a", "b", "c", "d"], [f"{LONG} {number}" for number in range(6)]])

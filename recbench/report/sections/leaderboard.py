@@ -159,7 +159,16 @@ def draw_leaderboard(board: Leaderboard) -> MatplotlibFigure:
 
     Bold names may be the best one, as in the table.
     """
-    from recbench.report.figures import COLOURS, GREY, PAPER, legend_below, new_figure, row_height, wrapped
+    from recbench.report.figures import (
+        COLOURS,
+        GREY,
+        PAPER,
+        legend_below,
+        metric_along_x,
+        new_figure,
+        row_height,
+        wrapped,
+    )
 
     metric = board.metrics[0]
     rows = list(reversed(board.rows))
@@ -188,7 +197,7 @@ def draw_leaderboard(board: Leaderboard) -> MatplotlibFigure:
     right = max(highs + titles)
     axes.set_xlim(0, right * 1.05 if right > 0 else 1)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(metric)
+    metric_along_x(axes, metric)
     legend_below(figure, 2)
     return figure
 

@@ -244,7 +244,7 @@ def _popularity_figure(table: SliceTable) -> Figure:
 
 def draw_popularity(table: SliceTable) -> MatplotlibFigure:
     """Draw every entry's metric on the slices of a cut in two, with intervals, one line per entry."""
-    from recbench.report.figures import COLOURS, MARKERS, PAPER, legend_below, new_figure
+    from recbench.report.figures import COLOURS, MARKERS, PAPER, legend_below, metric_along_x, new_figure
 
     entries = list(reversed(table.entries))
     figure = new_figure(7.5, 1.5 + 0.42 * len(entries))
@@ -269,7 +269,7 @@ def draw_popularity(table: SliceTable) -> MatplotlibFigure:
     axes.set_ylim(-0.6, len(entries) - 0.4)
     axes.set_xlim(left=0)
     axes.grid(visible=False, axis="y")
-    axes.set_xlabel(f"{table.metric} by {table.truth}, {table.level:.0%} interval over users")
+    metric_along_x(axes, f"{table.metric} by {table.truth}, {table.level:.0%} interval over users")
     legend_below(figure, 2)
     return figure
 
