@@ -84,8 +84,9 @@ class AnswerTree:
         path = _new_paths(self._paths, parent, old, depth)
         self._remember(path)
         view = _look_at(path, old)
+        selection = _Selection(view.selected)
         for layer in self._cache.layers:
-            layer.selected = view.selected
+            layer.selection = selection
         prompt = self._prompt_mask.bool()
         visible = torch.cat([prompt[:, None].expand(-1, token.shape[1], -1), view.visible], dim=2)
         n_before = prompt.sum(dim=1, keepdim=True)
@@ -246,6 +247,28 @@ def _tree_cache(lm: PreTrainedModel, read: Cache, room: int) -> DynamicCache:
     return cache
 
 
+class _Selection:
+    """Slots of a call, to be taken from every layer.
+
+    Args:
+        slots: int64 (B, U).
+    """
+
+    def __init__(self, slots: Tensor) -> None:
+        self.slots = slots
+        self._index: dict[tuple[int, ...], Tensor] = {}
+
+    def of(self, store: Tensor) -> Tensor:
+        """Return (B, heads, U, D): these columns of a contiguous store (B, heads, S, D)."""
+        rows, heads, n_columns, width = store.shape
+        index = self._index.get(store.shape[:3])
+        if index is None:
+            first = torch.arange(rows * heads, device=store.device).view(rows, heads, 1) * n_columns
+            index = self._index[store.shape[:3]] = (first + self.slots[:, None]).flatten()
+        # Rows of a matrix are copied whole; PyTorch's gather goes element by element and takes ten times as long.
+        return store.view(-1, width).index_select(0, index).view(rows, heads, -1, width)
+
+
 class _TreeLayer(DynamicLayer):
     """Keys and values of one layer.
 
@@ -254,12 +277,12 @@ class _TreeLayer(DynamicLayer):
         room: slots to make room for at first.
 
     Attributes:
-        selected: int64 (B, U), the slots that the next call looks at; None while the prompt is read.
+        selection: the slots that the next call looks at; None while the prompt is read.
     """
 
     def __init__(self, read: DynamicLayer | None, room: int) -> None:
         super().__init__()
-        self.selected: Tensor | None = None
+        self.selection: _Selection | None = None
         self._room = room
         if read is not None and read.is_initialized:
             super().update(read.keys, read.values)
@@ -273,9 +296,9 @@ class _TreeLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Keep new columns. Returns the columns to look at: prompt, selected slots, new ones."""
-        if self.selected is None:
+        if self.selection is None:
             return super().update(key_states, value_states)
-        return self._keys.add(key_states, self.selected), self._values.add(value_states, self.selected)
+        return self._keys.add(key_states, self.selection), self._values.add(value_states, self.selection)
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows."""
@@ -296,15 +319,15 @@ class _Columns:
         self._store = _columns_like(prompt, room)
         self._n_prompt, self._n_slots = prompt.shape[2], 0
 
-    def add(self, new: Tensor, selected: Tensor) -> Tensor:
-        """Store new columns (B, heads, M, D). Returns (B, heads, P + U + M, D): prompt, selected slots (B, U), new."""
-        n_new, start = new.shape[2], self._n_prompt + selected.shape[1]
+    def add(self, new: Tensor, selection: _Selection) -> Tensor:
+        """Store new columns (B, heads, M, D). Returns (B, heads, P + U + M, D): prompt, selected slots, new ones."""
+        n_new, start = new.shape[2], self._n_prompt + selection.slots.shape[1]
         if start + n_new > self._desk.shape[2]:
             self._desk = _roomier(self._desk, self._n_prompt, 2 * (start + n_new) - self._n_prompt)
         if self._n_slots + n_new > self._store.shape[2]:
             room = max(self._n_slots + n_new, 2 * self._store.shape[2])
             self._store = _roomier(self._store, self._n_slots, room)
-        self._desk[:, :, self._n_prompt : start] = _take_columns(self._store, selected)
+        self._desk[:, :, self._n_prompt : start] = selection.of(self._store)
         self._desk[:, :, start : start + n_new] = new
         self._store[:, :, self._n_slots : self._n_slots + n_new] = new
         self._n_slots += n_new
@@ -317,15 +340,6 @@ class _Columns:
 
 def _columns_like(columns: Tensor, n_columns: int) -> Tensor:
     return columns.new_empty((*columns.shape[:2], n_columns, columns.shape[3]))
-
-
-def _take_columns(columns: Tensor, which: Tensor) -> Tensor:
-    """Return (B, heads, U, D): columns ``which`` (B, U) of contiguous (B, heads, S, D), in every head alike."""
-    rows, heads, n_columns, width = columns.shape
-    first = torch.arange(rows * heads, device=which.device).view(rows, heads, 1) * n_columns
-    index = (first + which[:, None]).flatten()
-    # Rows of a matrix are copied whole; PyTorch's gather goes element by element and takes ten times as long.
-    return columns.view(-1, width).index_select(0, index).view(rows, heads, -1, width)
 
 
 def _roomier(columns: Tensor, n_used: int, n_columns: int) -> Tensor:
