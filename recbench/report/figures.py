@@ -70,8 +70,9 @@ _STYLE: dict[str, Any] = {
 }
 
 
-# Of a legend of 9 points, in inches: the mark with the space around it, a letter (most are narrower), a line.
+# At most this many steps along an axis of metric values, whose numbers are wide.
 _METRIC_TICKS = 5
+# Of a legend of 9 points, in inches: the mark with the space around it, a letter (most are narrower), a line.
 _LEGEND_MARK_IN, _LEGEND_LETTER_IN, _LEGEND_LINE_IN = 0.6, 0.075, 0.19
 
 
