@@ -38,6 +38,7 @@ from recbench.data.store import load_dataset
 from recbench.llm import beam
 from recbench.llm.beam import BeamResult, DeviceTrie, beam_search
 from recbench.llm.codec import TitleCodec
+from recbench.llm.head import LogprobHead
 from recbench.llm.presets import PRESETS, cached_preset, train_tokenizer
 from recbench.llm.tree import AnswerTree
 from recbench.llm.writer import TitleWriter
@@ -220,19 +221,19 @@ class Recorder:
 def replay_without_trie(work: Workload, recorder: Recorder) -> None:
     """Make the same model calls; after each, choose the best tokens of the whole vocabulary as plain beams would."""
     for (ids, mask), calls in zip(work.batches, recorder.calls, strict=True):
-        tree = AnswerTree(work.writer, work.writer.read(ids, mask), BEAMS * 32)
-        logits = tree.start().unsqueeze(1)
+        tree, head = AnswerTree(work.writer, work.writer.read(ids, mask), BEAMS * 32), LogprobHead(work.writer)
+        logprobs = head(tree.start()).unsqueeze(1)
         for name, arguments in calls:
             if name == "keep":
                 tree.keep(*arguments)
             else:
-                _best_tokens(logits)
-                logits = tree.extend(*arguments)
-        _best_tokens(logits)
+                _best_tokens(logprobs)
+                logprobs = head(tree.extend(*arguments))
+        _best_tokens(logprobs)
 
 
-def _best_tokens(logits: Tensor) -> None:
-    logits.log_softmax(dim=-1, dtype=torch.float32).flatten(1).topk(2 * BEAMS, dim=1).indices.tolist()
+def _best_tokens(logprobs: Tensor) -> None:
+    logprobs.flatten(1).topk(2 * BEAMS, dim=1).indices.tolist()
 
 
 def same_lists(ours: Sequence[BeamResult], theirs: list[list[tuple[int, float]]], tolerance: float) -> bool:

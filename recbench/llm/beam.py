@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from recbench.llm.head import LogprobHead
 from recbench.llm.tree import ROOT, AnswerTree
 from recbench.llm.trie import TokenTrie
 from recbench.llm.writer import Prefix, TitleWriter
@@ -273,7 +274,7 @@ class _Search:
     Attributes:
         beams: the beams.
         work: what the next step has to do.
-        logprobs: float32 (R, N, V), after the tokens of the last model call.
+        logprobs: float32 (R, N, W), after the tokens of the last model call.
         at: int64 (R, M), where in ``logprobs`` a beam's node is, if that call read it.
         only: float32 (R, 1 + slots), log-probability of the only continuation of the token in each slot, those of the
             root first; without meaning where there are several.
@@ -287,7 +288,8 @@ class _Search:
         self.beams = _Beams.start(prefix.mask.shape[0], n_beams, prefix.mask.device)
         self.work = self.beams.work(trie)
         self.tree = AnswerTree(writer, prefix, n_beams * _ROOM)
-        self.logprobs = _log_softmax(self.tree.start()).unsqueeze(1)
+        self.head = LogprobHead(writer)
+        self.logprobs = self.head(self.tree.start()).unsqueeze(1)
         self.at = torch.zeros_like(self.beams.node)
         self.only = self.logprobs[:, :, trie.preorder_token[1]]
 
@@ -342,17 +344,13 @@ class _Search:
         place = (trie.preorder[beams.node[:, : work.beams]].gather(1, beam) + offset).where(is_token, 1)
         first_slot = self.tree.n_slots
         parent = torch.where(offset == 0, beams.slot.gather(1, beam), first_slot + column - 1).where(is_token, ROOT)
-        self.logprobs = _log_softmax(self.tree.extend(trie.preorder_token[place], parent, work.stretch))
+        self.logprobs = self.head(self.tree.extend(trie.preorder_token[place], parent, work.stretch))
         following = trie.preorder_token[place + 1].unsqueeze(2)
         self.only = torch.cat([self.only, self.logprobs.gather(2, following).squeeze(2)], dim=1)
         was_read = length > 0
         slot, n_read = beams.slot[:, : work.beams], beams.n_read[:, : work.beams]
         slot.copy_(torch.where(was_read, first_slot + self.at, slot))
         n_read.copy_(torch.where(was_read, length, n_read))
-
-
-def _log_softmax(logits: Tensor) -> Tensor:
-    return logits.log_softmax(dim=-1, dtype=torch.float32)
 
 
 def _best_columns(score: Tensor, n_best: int) -> Tensor:

@@ -18,11 +18,12 @@ from torch import Tensor
 
 from recbench.contracts.config import StrictModel
 from recbench.llm.beam import BeamResult, DeviceTrie, TrieGuide
+from recbench.llm.head import LogprobHead
 from recbench.llm.tree import ROOT, AnswerTree
 from recbench.llm.writer import Prefix, TitleWriter
 
 _NONE = -1
-# Tokens of a stretch without branches that are fed at once, at most: the rest may turn out not to matter.
+# Tokens of a stretch without branches that are fed at once, at most.
 _STRETCH = 8
 # First steps to make room for in the tree of answers; it grows where a search needs more.
 _ROOM_STEPS = 16
@@ -208,35 +209,6 @@ class _Candidates:
         return _Candidates(*(torch.cat([getattr(self, name), getattr(other, name)]) for name in names))
 
 
-@dataclass(frozen=True)
-class _Read:
-    """What the model says after N tokens, left where it stands: copies of whole vocabularies would cost time.
-
-    Attributes:
-        logits: (R, M, V), of a model call.
-        total_mass: float32 (R, M), their logsumexp.
-        row, column: int64 (N,), where in them each token is.
-    """
-
-    logits: Tensor
-    total_mass: Tensor
-    row: Tensor
-    column: Tensor
-
-    def logprob(self, which: Tensor, token: Tensor) -> Tensor:
-        """Return float32 (X,): log-probabilities of ``token`` (X,) after the tokens ``which`` (X,)."""
-        row, column = self.row[which], self.column[which]
-        return self.logits[row, column, token].float() - self.total_mass[row, column]
-
-    def take(self, which: Tensor) -> _Read:
-        """Return some of the tokens."""
-        return _Read(self.logits, self.total_mass, self.row[which], self.column[which])
-
-
-def _total_mass(logits: Tensor) -> Tensor:
-    return logits.float().logsumexp(dim=-1)
-
-
 def _best_first(row: Tensor, bound: Tensor) -> Tensor:
     """Return int64 (N,): an order by row and falling bound, older ones first among equals."""
     order = bound.argsort(descending=True, stable=True)
@@ -267,10 +239,14 @@ class _Search:
         self.guide = guide if guide is not None and guide.alpha != 1.0 else None
         self.excluded = excluded
         self.tree = AnswerTree(writer, prefix, room=_ROOM_STEPS * settings.first_tokens)
+        self.head = LogprobHead(writer)
         self.n_rows, self.device = prefix.mask.shape[0], prefix.mask.device
         self.active = torch.arange(self.n_rows, device=self.device)
         self.threshold = torch.full((self.n_rows,), -torch.inf, dtype=torch.float64, device=self.device)
         self.expansions = torch.zeros(self.n_rows, dtype=torch.int64, device=self.device)
+        # Losses of tokens within stretches, to know what to expect of others: their sum and number, one nat at first.
+        self.lost = torch.ones(self.n_rows, dtype=torch.float64, device=self.device)
+        self.followed = torch.ones_like(self.lost)
         self.steps = 0
         self.frontier = self.finished = self.left = _nothing(self.device)
         self.chosen, self.length = self.left, self.left.row
@@ -280,19 +256,18 @@ class _Search:
         zeros = torch.zeros_like(self.active)
         root = _Candidates(self.active, zeros, zeros + ROOT, zeros.double(), zeros.double())
         self.expansions += 1
-        logits = self.tree.start()[:, None]
-        self._add_children(root, _Read(logits, _total_mass(logits), self.active, zeros))
+        self._add_children(root, self.head(self.tree.start()), self.active)
 
     def choose(self) -> bool:
         """Drop what cannot matter and pick the nodes to expand; rows that have none end. False: no row has any."""
         self._settle_finished()
         frontier = self.frontier.take(self.frontier.bound >= self.threshold[self.frontier.row])
         frontier = frontier.take(_best_first(frontier.row, frontier.bound))
-        length = self.trie.run[frontier.node].clamp(1, _STRETCH)
-        end = _cumsum_in_row(length, frontier.row, self.n_rows)
         # The last ones chosen may turn out not to matter; with an eighth of the work so far, little is lost by that.
         first, most = self.settings.first_tokens, self.settings.tokens_per_step
         step = (self.expansions // 8).clamp(min=first).clamp(max=most)
+        length = self._stretches(frontier, step)
+        end = _cumsum_in_row(length, frontier.row, self.n_rows)
         left = self.settings.max_expansions - self.expansions
         now = (end - length < step[frontier.row]) & (end <= left[frontier.row])
         goes_on = torch.zeros_like(left, dtype=torch.bool)
@@ -302,6 +277,27 @@ class _Search:
         self.chosen, self.length, self.frontier = frontier.take(now), length[now], frontier.take(~now & ~stopped)
         self._keep_rows(goes_on.nonzero().squeeze(1))
         return len(self.chosen.row) > 0
+
+    def _stretches(self, frontier: _Candidates, step: Tensor) -> Tensor:
+        """Return int64 (N,): how many tokens to feed from each node on, if it is chosen.
+
+        A stretch ends where its bound is expected to fall below that of the last node of this step: what comes then
+        may turn out not to matter, and can still be fed when it does. The expectation is the row's mean loss per
+        token within stretches so far.
+
+        Args:
+            frontier: sorted by row, best first.
+            step: int64 (B,), tokens that each row is to feed.
+        """
+        place = _cumsum_in_row(torch.ones_like(frontier.row), frontier.row, self.n_rows)
+        is_last = place == step[frontier.row]
+        floor = self.threshold.clone()
+        floor[frontier.row[is_last]] = frontier.bound[is_last]
+        # Where all nodes are fed there is no last one; the threshold alone rules tokens out.
+        floor = torch.maximum(floor, self.threshold)[frontier.row]
+        room = (frontier.total - floor * self.bounded.divisor[frontier.node]).clamp(min=0)
+        expected = 1 + (room / (self.lost / self.followed)[frontier.row]).clamp(max=_STRETCH - 1).long()
+        return torch.minimum(self.trie.run[frontier.node].clamp(min=1), expected)
 
     def expand(self) -> None:
         """Feed the chosen nodes and the stretches without branches that follow; score the children of their ends."""
@@ -319,8 +315,7 @@ class _Search:
         parent = torch.full_like(token, ROOT)
         token[tree_row, column] = trie.preorder_token[place]
         parent[tree_row, column] = torch.where(offset == 0, chosen.slot[of], first_slot + column - 1)
-        logits = self.tree.extend(token, parent, depth)
-        read = _Read(logits, _total_mass(logits), tree_row, column)
+        logprobs = self.head(self.tree.extend(token, parent, depth)[tree_row, column])
         self.expansions.index_add_(0, chosen.row, length)
 
         last = length.cumsum(0) - 1
@@ -328,7 +323,9 @@ class _Search:
         inner[last] = False
         inner = inner.nonzero().squeeze(1)
         node = self.bounded.node_at[place[inner] + 1]
-        added = self._step_scores(row[inner], node, read.logprob(inner, trie.token[node]))
+        added = self._step_scores(row[inner], node, logprobs[inner, trie.token[node]])
+        self.lost.index_add_(0, row[inner], -added)
+        self.followed.index_add_(0, row[inner], torch.ones_like(added))
         end = _Candidates(
             chosen.row,
             self.bounded.node_at[place[last]],
@@ -336,7 +333,7 @@ class _Search:
             chosen.total.index_add(0, of[inner], added),
             chosen.bound,
         )
-        self._add_children(end, read.take(last))
+        self._add_children(end, logprobs, last)
 
     def _step_scores(self, row: Tensor, node: Tensor, logprob: Tensor) -> Tensor:
         """Return float64 (N,), never positive: what stepping to nodes adds to their titles' sums."""
@@ -346,8 +343,13 @@ class _Search:
         share = self.guide.share_logprob[row, node].double()
         return self.guide.alpha * logprob + (1.0 - self.guide.alpha) * share
 
-    def _add_children(self, parents: _Candidates, read: _Read) -> None:
-        """Score all children of N nodes, which were read."""
+    def _add_children(self, parents: _Candidates, logprobs: Tensor, at: Tensor) -> None:
+        """Score all children of N nodes.
+
+        Args:
+            logprobs: float32 (X, W), of the tokens of a model call.
+            at: int64 (N,), where in them each node is.
+        """
         self.steps += 1
         trie = self.trie
         count = trie.n_children(parents.node)
@@ -356,7 +358,7 @@ class _Search:
         node = torch.arange(len(parent), device=self.device) - (starts - trie.first_child[parents.node])[parent]
         row = parents.row[parent]
         total = parents.total[parent]
-        total = total + self._step_scores(row, node, read.logprob(parent, trie.token[node]))
+        total = total + self._step_scores(row, node, logprobs[at[parent], trie.token[node]])
         children = _Candidates(row, node, parents.slot[parent], total, total / self.bounded.divisor[node])
         children = children.take(total > -torch.inf)  # the guide may rule a node out
         leaf = trie.leaf[children.node]

@@ -34,7 +34,7 @@ def sample_titles(
         int64 (B,): sequence numbers of the trie.
     """
     tree = AnswerTree(writer, prefix, _ROOM)
-    logits = tree.start()
+    logits = writer.logits(tree.start())
     node_at = trie.preorder.argsort()
     node = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
     slot = torch.full_like(node, ROOT)
@@ -59,7 +59,8 @@ def sample_titles(
         slot = torch.where(running, tree.n_slots + length - 1, slot)
         depth = depth + length
         rows = torch.arange(len(node), device=node.device)
-        logits = tree.extend(trie.preorder_token[place], parent, width)[rows, (length - 1).clamp(min=0)]
+        hidden = tree.extend(trie.preorder_token[place], parent, width)
+        logits = writer.logits(hidden[rows, (length - 1).clamp(min=0)])
 
 
 def _choose(logits: Tensor, trie: DeviceTrie, node: Tensor, point: Tensor, temperature: float) -> Tensor:

@@ -7,7 +7,7 @@ is ever copied or reordered when a search changes its mind. A model call looks a
 of one of its tokens: in a long search they are a small part of all.
 
 Dimensions: B rows, P columns of prompt and pending inputs (left-padded), S slots, M new tokens per row, U older slots
-that a call looks at, L tokens of the longest path, C columns in all, H hidden, V vocabulary.
+that a call looks at, L tokens of the longest path, C columns in all, H hidden.
 """
 
 from __future__ import annotations
@@ -62,11 +62,15 @@ class AnswerTree:
         return len(self._prompt_mask)
 
     def start(self) -> Tensor:
-        """Read the pending inputs, which are not needed afterwards. Returns logits (B, V) of the first answer token."""
+        """Read the pending inputs, which are not needed afterwards.
+
+        Returns:
+            (B, H): hidden states that predict the first answer token.
+        """
         hidden = run_body(self._writer.lm, self._pending, self._prompt_mask, self._cache)
         for layer in self._cache.layers:
             layer.end_prompt()
-        return self._writer.logits(hidden[:, -1])
+        return hidden[:, -1]
 
     def extend(self, token: Tensor, parent: Tensor, depth: int = 1) -> Tensor:
         """Add M tokens to every row, in slots ``n_slots`` to ``n_slots + M - 1``.
@@ -78,7 +82,7 @@ class AnswerTree:
             depth: the most tokens of this call that follow each other.
 
         Returns:
-            (B, M, V): logits of what follows each token.
+            (B, M, H): hidden states that predict what follows each token.
         """
         old = self.n_slots
         path = _new_paths(self._paths, parent, old, depth)
@@ -102,7 +106,7 @@ class AnswerTree:
                 past_key_values=self._cache,
                 use_cache=True,
             )
-        return self._writer.logits(output.last_hidden_state)
+        return output.last_hidden_state
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these for good; row ``i`` of later calls is ``rows[i]`` of now.

@@ -13,8 +13,12 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from recbench.llm.length_groups import length_groups
+
 # Reading a beginning apart is one more model call.
 _WORTH_SHARING = 16
+# Tokens that could be read in the time that a further model call costs: a GPU reads thousands while it starts one.
+_CALL_COST = {"cpu": 64, "cuda": 4096}
 
 
 @dataclass
@@ -119,6 +123,44 @@ def has_windows(lm: PreTrainedModel) -> bool:
     return getattr(config, "sliding_window", None) is not None
 
 
+def _reading_groups(mask: Tensor) -> list[tuple[Tensor, int]]:
+    """Return which rows (R,) of a mask (B, S) to read together, and how many of the last columns they need."""
+    n_rows, n_columns = mask.shape
+    whole = [(torch.arange(n_rows, device=mask.device), n_columns)]
+    if torch.is_grad_enabled() or n_rows == 1 or n_columns == 0 or bool((mask.diff(dim=1) < 0).any()):
+        return whole
+    lengths = mask.sum(dim=1).clamp(min=1).tolist()
+    groups = length_groups(lengths, _CALL_COST.get(mask.device.type, _CALL_COST["cuda"]))
+    if len(groups) == 1:
+        return whole
+    return [(torch.tensor(group, device=mask.device), max(lengths[row] for row in group)) for group in groups]
+
+
+def _joined(parts: list[tuple[Tensor, DynamicCache]], shared: int, shape: torch.Size) -> DynamicCache:
+    """Return one cache of B rows and P columns: of each part's columns, the first ``shared`` stay first, others last.
+
+    Args:
+        parts: rows (R,) of the result, and their cache.
+        shared: columns of the beginning.
+        shape: (B, P).
+    """
+
+    def join(tensors: list[Tensor]) -> Tensor:
+        first = tensors[0]
+        whole = first.new_zeros((shape[0], first.shape[1], shape[1], first.shape[3]))
+        for (rows, _), columns in zip(parts, tensors, strict=True):
+            own = columns.shape[2] - shared
+            whole[rows, :, :shared] = columns[:, :, :shared]
+            whole[rows, :, shape[1] - own :] = columns[:, :, shared:]
+        return whole
+
+    layers = zip(*(cache.layers for _, cache in parts), strict=True)
+    joined = DynamicCache()
+    for number, of_parts in enumerate(layers):
+        joined.update(join([layer.keys for layer in of_parts]), join([layer.values for layer in of_parts]), number)
+    return joined
+
+
 def positions(mask: Tensor) -> Tensor:
     """Return int64 (B, S): each real token's number from 0, so that padding on either side changes nothing."""
     return (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
@@ -168,6 +210,9 @@ class TitleWriter(nn.Module):
     def read_hidden(self, prompt_ids: Tensor, prompt_mask: Tensor) -> tuple[DynamicCache, Tensor]:
         """Read prompts whose padding stands anywhere but at the end; columns that are equal in all rows are read once.
 
+        Without gradients, rows of different lengths are read in groups where that saves more padding than the
+        further model calls cost. Columns of padding that were not read hold zeros.
+
         Args:
             prompt_ids, prompt_mask: int64 (B, P), padded on the left, or as :func:`beginning_first` orders them.
 
@@ -176,13 +221,34 @@ class TitleWriter(nn.Module):
         """
         equal = ((prompt_ids == prompt_ids[:1]) & prompt_mask.bool()).all(dim=0)
         shared = int(equal[:-1].cumprod(dim=0).sum()) if len(prompt_ids) > 1 and not _drops_out(self.lm) else 0
-        cache = DynamicCache()
-        if shared < _WORTH_SHARING:
-            return cache, self._run(self.embed(prompt_ids), prompt_mask, cache)
-        beginning = self._run(self.embed(prompt_ids[:1, :shared]), prompt_mask[:1, :shared], cache)
-        cache = copy_cache(cache, len(prompt_ids))
-        own = self._run(self.embed(prompt_ids[:, shared:]), prompt_mask, cache)
-        return cache, torch.cat([beginning.expand(len(own), -1, -1), own], dim=1)
+        shared = shared if shared >= _WORTH_SHARING else 0
+        beginning, hidden = DynamicCache(), []
+        if shared:
+            read = self._run(self.embed(prompt_ids[:1, :shared]), prompt_mask[:1, :shared], beginning)
+            hidden.append(read.expand(len(prompt_ids), -1, -1))
+        cache, own = self._read_rows(prompt_ids, prompt_mask, beginning, shared)
+        return cache, torch.cat([*hidden, own], dim=1)
+
+    def _read_rows(
+        self, prompt_ids: Tensor, prompt_mask: Tensor, beginning: DynamicCache, shared: int
+    ) -> tuple[DynamicCache, Tensor]:
+        """Read what stands behind ``shared`` columns, of which ``beginning`` has one row.
+
+        Returns:
+            The cache of all P columns and the hidden states of those behind the beginning, (B, P - shared, H).
+        """
+        embeds = self.embed(prompt_ids[:, shared:])
+        groups = _reading_groups(prompt_mask[:, shared:])
+        if len(groups) == 1:
+            cache = copy_cache(beginning, len(prompt_ids))
+            return cache, self._run(embeds, prompt_mask, cache)
+        hidden, parts = torch.zeros_like(embeds), []
+        for rows, width in groups:
+            cache = copy_cache(beginning, len(rows))
+            own = torch.cat([prompt_mask[rows, :shared], prompt_mask[rows, -width:]], dim=1)
+            hidden[rows, -width:] = self._run(embeds[rows, -width:], own, cache)
+            parts.append((rows, cache))
+        return _joined(parts, shared, prompt_ids.shape), hidden
 
     def read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Prefix:
         """Read left-padded prompts; the beginning that all of them have in common (the instruction) once.
@@ -209,13 +275,22 @@ class TitleWriter(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return (..., V) logits of hidden states (..., H), scaled and capped as the model's own head does it."""
+        return self.scaled(self.lm.get_output_embeddings()(hidden))
+
+    @property
+    def caps_logits(self) -> bool:
+        """Whether the model bends logits to a limited range (Gemma 2 and later)."""
+        return getattr(self.lm.config.get_text_config(), "final_logit_softcapping", None) is not None
+
+    def scaled(self, logits: Tensor) -> Tensor:
+        """Scale and cap what comes out of the head, as the model does it."""
         config = self.lm.config.get_text_config()
-        logits = self.lm.get_output_embeddings()(hidden)
         if (factor := getattr(config, "logit_scale", None)) is not None:  # Cohere
             logits = logits * factor
         if (divisor := getattr(config, "logits_scaling", None)) is not None:  # Granite
             logits = logits / divisor
-        if (cap := getattr(config, "final_logit_softcapping", None)) is not None:  # Gemma 2 and later
+        if self.caps_logits:
+            cap = config.final_logit_softcapping
             logits = torch.tanh(logits / cap) * cap
         return logits
 

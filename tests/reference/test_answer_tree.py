@@ -106,7 +106,7 @@ def plain_logits(writer: TitleWriter, embeds: torch.Tensor, path: list[int]) -> 
 def check(writer: TitleWriter, prefix: Prefix, inputs: list[torch.Tensor], room: int, atol: float = 2e-4) -> None:
     """Grow random trees and compare the logits of every slot; drop a row on the way."""
     tree, grown = AnswerTree(writer, prefix, room), RandomTree(len(inputs), seed=1)
-    start = tree.start()
+    start = writer.logits(tree.start())
     for row, embeds in enumerate(inputs):
         torch.testing.assert_close(start[row], plain_logits(writer, embeds, []), atol=atol, rtol=1e-3)
     for step, (n_new, depth) in enumerate([(1, 1), (4, 1), (5, 5), (4, 2), (2, 1), (6, 3)]):
@@ -115,7 +115,7 @@ def check(writer: TitleWriter, prefix: Prefix, inputs: list[torch.Tensor], room:
             inputs = [inputs[0], inputs[2]]
             grown.paths = [grown.paths[0], grown.paths[2]]
         first = tree.n_slots
-        logits = tree.extend(*grown.grow(n_new, depth), depth)
+        logits = writer.logits(tree.extend(*grown.grow(n_new, depth), depth))
         assert (tree.n_rows, tree.n_slots) == (len(inputs), first + n_new)
         for row, embeds in enumerate(inputs):
             for place in range(n_new):
@@ -169,7 +169,7 @@ def test_bfloat16_is_as_close_as_bfloat16_gets(name: str) -> None:
     tree.start()
     for n_new in (3, 5):
         first = tree.n_slots
-        logits = tree.extend(*grown.grow(n_new, 1)).float().log_softmax(-1)
+        logits = writer.logits(tree.extend(*grown.grow(n_new, 1))).float().log_softmax(-1)
         for row, embeds in enumerate(prompt_inputs(exact)):
             for place in range(n_new):
                 expected = plain_logits(exact, embeds, grown.paths[row][first + place]).log_softmax(-1)
