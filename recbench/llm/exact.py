@@ -275,6 +275,9 @@ class _Search:
         stopped = ~goes_on[frontier.row]
         self.left = self.left.join(frontier.take(stopped))
         self.chosen, self.length, self.frontier = frontier.take(now), length[now], frontier.take(~now & ~stopped)
+        # Tokens that stand near each other in the trie share most of what they look at.
+        near = (self.chosen.row * len(self.trie.token) + self.trie.preorder[self.chosen.node]).argsort()
+        self.chosen, self.length = self.chosen.take(near), self.length[near]
         self._keep_rows(goes_on.nonzero().squeeze(1))
         return len(self.chosen.row) > 0
 

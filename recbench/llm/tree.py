@@ -3,11 +3,11 @@
 Searches (beam, exact) try many answers of the same prompt, which share their beginnings. Here every token of these
 answers is kept once, in a "slot" behind the prompt, and an attention mask shows it the prompt, its own ancestors and
 itself. So the prompt is read once and stored once, a token that several answers share is computed once, and nothing
-is ever copied or reordered when a search changes its mind. A model call looks at those slots only that are ancestors
-of one of its tokens: in a long search they are a small part of all.
+is ever copied or reordered when a search changes its mind. A token looks at those slots only that are on the path of a
+token of its lane (see :mod:`recbench.llm.tree_cache`): in a long search they are a small part of all.
 
-Dimensions: B rows, P columns of prompt and pending inputs (left-padded), S slots, M new tokens per row, U older slots
-that a call looks at, L tokens of the longest path, C columns in all, H hidden.
+Dimensions: B rows, P columns of prompt and pending inputs (left-padded), S slots, M new tokens per row, U slots that a
+lane looks at, N lanes, W tokens of a lane, L tokens of the longest path, C columns in all, H hidden.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import Cache, DynamicCache, PreTrainedModel
-from transformers.cache_utils import DynamicLayer
+from transformers import PreTrainedModel
 
 from recbench.contracts.errors import ConfigError
-from recbench.llm.attention import grouped_attention
+from recbench.llm.tree_cache import Lane, Slots, TreeCache, takes_lanes, tree_attention
 from recbench.llm.writer import Prefix, TitleWriter, positions, run_body
 
 ROOT = -1
@@ -29,6 +28,8 @@ ROOT = -1
 
 _NONE = -1
 _MASKABLE = ("sdpa", "eager")
+# Tokens of a lane. A GPU would rather look at more columns than at fewer in several calls.
+_LANE = {"cpu": 16}
 
 
 class AnswerTree:
@@ -51,7 +52,8 @@ class AnswerTree:
         self._pending = prefix.pending
         self._layers = LayerKinds(writer.lm)
         self._prompt_mask = prefix.read_mask
-        self._cache = _tree_cache(writer.lm, prefix.cache, room)
+        self._cache = TreeCache(writer.lm, prefix.cache, room)
+        self._lane = _LANE.get(self._prompt_mask.device.type) if takes_lanes(writer.lm) else None
         # Of every slot: the slots from the root's child down to itself, -1 behind them.
         self._paths = torch.full((self.n_rows, max(room, 1), 1), _NONE, device=self._prompt_mask.device)
         self.n_slots = 0
@@ -68,8 +70,7 @@ class AnswerTree:
             (B, H): hidden states that predict the first answer token.
         """
         hidden = run_body(self._writer.lm, self._pending, self._prompt_mask, self._cache)
-        for layer in self._cache.layers:
-            layer.end_prompt()
+        self._cache.end_prompt()
         return hidden[:, -1]
 
     def extend(self, token: Tensor, parent: Tensor, depth: int = 1) -> Tensor:
@@ -84,27 +85,28 @@ class AnswerTree:
         Returns:
             (B, M, H): hidden states that predict what follows each token.
         """
-        old = self.n_slots
-        path = _new_paths(self._paths, parent, old, depth)
+        path = _new_paths(self._paths, parent, self.n_slots, depth)
         self._remember(path)
-        view = _look_at(path, old)
-        selection = _Selection(view.selected)
-        for layer in self._cache.layers:
-            layer.selection = selection
+        view = _look_at(path, self.n_slots, self._lane or path.shape[1])
+        self._cache.lanes = view.lanes
         prompt = self._prompt_mask.bool()
         visible = torch.cat([prompt[:, None].expand(-1, token.shape[1], -1), view.visible], dim=2)
         n_before = prompt.sum(dim=1, keepdim=True)
-        row = torch.arange(self.n_rows, device=token.device)[:, None]
         position = n_before + _level(path)
-        columns = [positions(self._prompt_mask), n_before + _level(self._paths[row, view.selected]), position]
+        near = None
+        if self._layers.window is not None:
+            before = positions(self._prompt_mask)[:, None].expand(-1, token.shape[1], -1)
+            columns = torch.cat([before, n_before[:, :, None] + self._levels(view)], dim=2)
+            near = position[:, :, None] - columns < self._layers.window
         embeds = self._writer.embed(token)
-        with grouped_attention(self._writer.lm):
+        with tree_attention(self._writer.lm):
             output = self._writer.lm.get_decoder()(
                 inputs_embeds=embeds,
-                attention_mask=self._layers.masks(visible, position, torch.cat(columns, dim=1), embeds.dtype),
+                attention_mask=self._layers.masks(visible, near, embeds.dtype),
                 position_ids=position,
                 past_key_values=self._cache,
                 use_cache=True,
+                answer_tree=self._cache,
             )
         return output.last_hidden_state
 
@@ -117,8 +119,13 @@ class AnswerTree:
         self._pending = self._pending[rows]
         self._prompt_mask = self._prompt_mask[rows]
         self._paths = self._paths[rows]
-        for layer in self._cache.layers:
-            layer.batch_select_indices(rows)
+        self._cache.keep(rows)
+
+    def _levels(self, view: _View) -> Tensor:
+        """Return int64 (B, M, U): how many tokens of a path stand before the slots that each token's lane looks at."""
+        row = torch.arange(self.n_rows, device=view.selected.device)[:, None, None]
+        level = _level(self._paths[row, view.selected])
+        return level.repeat_interleave(view.lane_width, dim=1)[:, : view.visible.shape[1]]
 
     def _remember(self, path: Tensor) -> None:
         """Add the paths (B, M, L) of new slots."""
@@ -164,32 +171,48 @@ def _new_paths(paths: Tensor, parent: Tensor, old: int, depth: int) -> Tensor:
 
 @dataclass(frozen=True)
 class _View:
-    """What a call sees behind the prompt.
+    """What the tokens of a call see behind the prompt.
 
     Attributes:
-        selected: int64 (B, U), older slots that are some token's ancestors; rows that have fewer hold others too.
-        visible: bool (B, M, U + M), which of these and of the new tokens each token sees.
+        selected: int64 (B, N, U), slots on the paths of each lane's tokens; lanes that have fewer hold slot 0 too.
+        lane_width: W; the last lane may have fewer.
+        lanes: the same for the attention.
+        visible: bool (B, M, U), which of its lane's slots each token sees.
     """
 
     selected: Tensor
+    lane_width: int
+    lanes: list[Lane]
     visible: Tensor
 
 
-def _look_at(path: Tensor, old: int) -> _View:
-    """Return what new tokens with these paths (B, M, L) see, where slots from ``old`` on are theirs."""
-    rows, n_new, _ = path.shape
-    wanted = torch.zeros((rows, old + 1), dtype=torch.bool, device=path.device)
-    wanted.scatter_(1, path.where((path >= 0) & (path < old), old).flatten(1), True)
-    wanted = wanted[:, :old]
-    n_selected = int(wanted.sum(dim=1).max()) if old else 0
-    selected = wanted.to(torch.int8).argsort(dim=1, descending=True, stable=True)[:, :n_selected]
-    place = F.pad(wanted.long().cumsum(dim=1) - 1, (0, 1))
-    row = torch.arange(rows, device=path.device)[:, None, None]
-    column = torch.where(path < old, place[row, path.clamp(min=0, max=old)], n_selected + path - old)
-    nowhere = n_selected + n_new
-    visible = torch.zeros((rows, n_new, nowhere + 1), dtype=torch.bool, device=path.device)
-    visible.scatter_(2, column.where(path >= 0, nowhere), True)
-    return _View(selected, visible[:, :, :nowhere])
+def _look_at(path: Tensor, n_slots: int, width: int) -> _View:
+    """Return what new tokens with these paths (B, M, L) see, in lanes of ``width`` tokens."""
+    rows, n_new, longest = path.shape
+    n_lanes = -(-n_new // width)
+    # From here on a row is a lane of a row.
+    path = F.pad(path, (0, 0, 0, n_lanes * width - n_new), value=_NONE).view(rows * n_lanes, width, longest)
+    wanted = torch.zeros((len(path), n_slots + 1), dtype=torch.bool, device=path.device)
+    wanted.scatter_(1, path.where(path >= 0, n_slots).flatten(1), True)
+    lane, slot = wanted[:, :n_slots].nonzero().unbind(1)
+    count = torch.bincount(lane, minlength=len(path))
+    place = torch.arange(len(lane), device=path.device) - (count.cumsum(0) - count)[lane]
+    widths = count.view(rows, n_lanes).amax(dim=0).tolist()
+    widest = max(widths)
+    selected = torch.zeros((len(path), widest), dtype=torch.int64, device=path.device)
+    selected[lane, place] = slot
+    # Places of slots that a lane does not look at are never asked for.
+    place_of = torch.empty(wanted.shape, dtype=torch.int64, device=path.device)
+    place_of[lane, slot] = place
+    column = place_of.gather(1, path.clamp(min=0).flatten(1)).view(path.shape).where(path >= 0, widest)
+    visible = torch.zeros((len(path), width, widest + 1), dtype=torch.bool, device=path.device)
+    visible.scatter_(2, column, True)
+    selected = selected.view(rows, n_lanes, widest)
+    lanes = [
+        Lane(slice(number * width, (number + 1) * width), Slots(selected[:, number, :used]))
+        for number, used in enumerate(widths)
+    ]
+    return _View(selected, width, lanes, visible[..., :widest].reshape(rows, n_lanes * width, widest)[:, :n_new])
 
 
 class LayerKinds:
@@ -218,20 +241,16 @@ class LayerKinds:
         window = getattr(config, "sliding_window", None)
         self.window = None if self.kinds == {"full_attention"} else window
 
-    def masks(
-        self, visible: Tensor, position: Tensor, column_position: Tensor, dtype: torch.dtype
-    ) -> Tensor | dict[str, Tensor]:
+    def masks(self, visible: Tensor, near: Tensor | None, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
         """Return additive masks (B, 1, M, C) for the decoder.
 
         Args:
             visible: bool (B, M, C), what a token sees where the window does not matter.
-            position: int64 (B, M), of the new tokens.
-            column_position: int64 (B, C), of all columns.
+            near: bool (B, M, C), what is inside its window; needed where there is one.
         """
         full = _additive(visible, dtype)
-        if self.window is None:
+        if near is None:
             return full
-        near = position[:, :, None] - column_position[:, None, :] < self.window
         sliding = _additive(visible & near, dtype)
         if "full_attention" in self.kinds:
             return {"full_attention": full, "sliding_attention": sliding}
@@ -241,113 +260,3 @@ class LayerKinds:
 def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
     mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
     return mask.masked_fill_(~visible, torch.finfo(dtype).min).unsqueeze(1)
-
-
-def _tree_cache(lm: PreTrainedModel, read: Cache, room: int) -> DynamicCache:
-    """Return a cache that begins with the columns of another one and keeps a tree behind them."""
-    cache = DynamicCache()
-    layers = read.layers or [None] * lm.config.get_text_config().num_hidden_layers
-    cache.layers = [_TreeLayer(layer, room) for layer in layers]
-    return cache
-
-
-class _Selection:
-    """Slots of a call, to be taken from every layer.
-
-    Args:
-        slots: int64 (B, U).
-    """
-
-    def __init__(self, slots: Tensor) -> None:
-        self.slots = slots
-        self._index: dict[tuple[int, ...], Tensor] = {}
-
-    def of(self, store: Tensor) -> Tensor:
-        """Return (B, heads, U, D): these columns of a contiguous store (B, heads, S, D)."""
-        rows, heads, n_columns, width = store.shape
-        index = self._index.get(store.shape[:3])
-        if index is None:
-            first = torch.arange(rows * heads, device=store.device).view(rows, heads, 1) * n_columns
-            index = self._index[store.shape[:3]] = (first + self.slots[:, None]).flatten()
-        # Rows of a matrix are copied whole; PyTorch's gather goes element by element and takes ten times as long.
-        return store.view(-1, width).index_select(0, index).view(rows, heads, -1, width)
-
-
-class _TreeLayer(DynamicLayer):
-    """Keys and values of one layer.
-
-    Args:
-        read: the layer whose columns the prompt begins with; None for an empty one.
-        room: slots to make room for at first.
-
-    Attributes:
-        selection: the slots that the next call looks at; None while the prompt is read.
-    """
-
-    def __init__(self, read: DynamicLayer | None, room: int) -> None:
-        super().__init__()
-        self.selection: _Selection | None = None
-        self._room = room
-        if read is not None and read.is_initialized:
-            super().update(read.keys, read.values)
-
-    def end_prompt(self) -> None:
-        """Take all columns so far as the prompt."""
-        keys, values = self.keys, self.values
-        assert keys is not None
-        assert values is not None
-        self._keys, self._values = _Columns(keys, self._room), _Columns(values, self._room)
-
-    def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
-        """Keep new columns. Returns the columns to look at: prompt, selected slots, new ones."""
-        if self.selection is None:
-            return super().update(key_states, value_states)
-        return self._keys.add(key_states, self.selection), self._values.add(value_states, self.selection)
-
-    def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows."""
-        self._keys.keep(indices)
-        self._values.keep(indices)
-
-
-class _Columns:
-    """Keys or values of one layer: those of all slots in a store, and what a call looks at side by side on a desk.
-
-    Args:
-        prompt: (B, heads, P, D), where the desk begins.
-        room: slots to make room for at first.
-    """
-
-    def __init__(self, prompt: Tensor, room: int) -> None:
-        self._desk = prompt
-        self._store = _columns_like(prompt, room)
-        self._n_prompt, self._n_slots = prompt.shape[2], 0
-
-    def add(self, new: Tensor, selection: _Selection) -> Tensor:
-        """Store new columns (B, heads, M, D). Returns (B, heads, P + U + M, D): prompt, selected slots, new ones."""
-        n_new, start = new.shape[2], self._n_prompt + selection.slots.shape[1]
-        if start + n_new > self._desk.shape[2]:
-            self._desk = _roomier(self._desk, self._n_prompt, 2 * (start + n_new) - self._n_prompt)
-        if self._n_slots + n_new > self._store.shape[2]:
-            room = max(self._n_slots + n_new, 2 * self._store.shape[2])
-            self._store = _roomier(self._store, self._n_slots, room)
-        self._desk[:, :, self._n_prompt : start] = selection.of(self._store)
-        self._desk[:, :, start : start + n_new] = new
-        self._store[:, :, self._n_slots : self._n_slots + n_new] = new
-        self._n_slots += n_new
-        return self._desk[:, :, : start + n_new]
-
-    def keep(self, rows: Tensor) -> None:
-        """Drop all rows but these."""
-        self._desk, self._store = self._desk[rows], self._store[rows]
-
-
-def _columns_like(columns: Tensor, n_columns: int) -> Tensor:
-    return columns.new_empty((*columns.shape[:2], n_columns, columns.shape[3]))
-
-
-def _roomier(columns: Tensor, n_used: int, n_columns: int) -> Tensor:
-    """Return a copy of the first ``n_used`` columns with room for others behind them."""
-    larger = _columns_like(columns, n_columns)
-    larger[:, :, :n_used] = columns[:, :, :n_used]
-    return larger

@@ -104,12 +104,12 @@ def plain_logits(writer: TitleWriter, embeds: torch.Tensor, path: list[int]) -> 
 
 @torch.no_grad()
 def check(writer: TitleWriter, prefix: Prefix, inputs: list[torch.Tensor], room: int, atol: float = 2e-4) -> None:
-    """Grow random trees and compare the logits of every slot; drop a row on the way."""
+    """Grow random trees and compare the logits of every slot; drop a row on the way, make a call of several lanes."""
     tree, grown = AnswerTree(writer, prefix, room), RandomTree(len(inputs), seed=1)
     start = writer.logits(tree.start())
     for row, embeds in enumerate(inputs):
         torch.testing.assert_close(start[row], plain_logits(writer, embeds, []), atol=atol, rtol=1e-3)
-    for step, (n_new, depth) in enumerate([(1, 1), (4, 1), (5, 5), (4, 2), (2, 1), (6, 3)]):
+    for step, (n_new, depth) in enumerate([(1, 1), (4, 1), (5, 5), (4, 2), (2, 1), (37, 3), (6, 3)]):
         if step == 3:
             tree.keep(torch.tensor([0, 2]))
             inputs = [inputs[0], inputs[2]]
@@ -199,7 +199,8 @@ def test_a_call_looks_at_the_slots_that_its_tokens_need_and_no_others() -> None:
     tree.extend(token, torch.full((1, 20), ROOT))
     tree.extend(token[:, :2], torch.tensor([[3, 3]]))
     tree.extend(token[:, :1], torch.tensor([[21]]))
-    assert widths == [prompt + 20, prompt + 1 + 2, prompt + 2 + 1]
+    # The first call has two lanes: 16 tokens, which look at no more than 16 slots each, and four.
+    assert widths == [prompt + 16, prompt + 1 + 2, prompt + 2 + 1]
 
 
 def test_attention_that_takes_no_mask_is_refused() -> None:
