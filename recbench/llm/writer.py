@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from recbench.llm.sharding import is_sharded, one_end
+
 # Reading a beginning apart is one more model call.
 _WORTH_SHARING = 16
 
@@ -83,7 +85,7 @@ def beginning_first(lm: PreTrainedModel, ids: Tensor, mask: Tensor) -> tuple[Ten
     """Let prompts that share a beginning start with it, so that the model can read it once for all of them.
 
     Their padding then stands behind the beginning. Prompts stay as they are where they share little, where padding
-    inside a prompt would matter, and where dropout is to treat every row differently.
+    inside a prompt would matter, where dropout is to treat every row differently, and where processes share the weights.
 
     Args:
         ids, mask: int64 (B, P), padded on the left.
@@ -91,7 +93,7 @@ def beginning_first(lm: PreTrainedModel, ids: Tensor, mask: Tensor) -> tuple[Ten
     Returns:
         Ids and mask of the same shape.
     """
-    shared = 0 if has_windows(lm) or _drops_out(lm) else shared_beginning(ids, mask)
+    shared = 0 if has_windows(lm) or _reads_whole_rows(lm) else shared_beginning(ids, mask)
     if shared < _WORTH_SHARING:
         return ids, mask
     first = int(mask[0].argmax())
@@ -100,6 +102,11 @@ def beginning_first(lm: PreTrainedModel, ids: Tensor, mask: Tensor) -> tuple[Ten
     column = torch.arange(ids.shape[1] - shared, 0, -1, device=ids.device)
     own = (column <= mask.sum(dim=1, keepdim=True) - shared).to(mask.dtype)
     return torch.cat([beginning, ids[:, shared:]], dim=1), torch.cat([torch.ones_like(beginning), own], dim=1)
+
+
+def _reads_whole_rows(lm: PreTrainedModel) -> bool:
+    """Whether a beginning must not be read apart: dropout treats rows differently, or processes must keep step."""
+    return _drops_out(lm) or is_sharded(lm)
 
 
 def _drops_out(lm: PreTrainedModel) -> bool:
@@ -136,13 +143,14 @@ def run_body(lm: PreTrainedModel, inputs_embeds: Tensor, mask: Tensor, cache: Dy
         (B, S, H): hidden states after the final norm.
     """
     new = inputs_embeds.shape[1]
-    return lm.get_decoder()(
+    hidden = lm.get_decoder()(
         inputs_embeds=inputs_embeds,
         attention_mask=mask,
         position_ids=positions(mask)[:, -new:],
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
+    return one_end(lm, hidden, cache)
 
 
 class TitleWriter(nn.Module):
@@ -175,7 +183,8 @@ class TitleWriter(nn.Module):
             The cache of all P columns and their hidden states, (B, P, H).
         """
         equal = ((prompt_ids == prompt_ids[:1]) & prompt_mask.bool()).all(dim=0)
-        shared = int(equal[:-1].cumprod(dim=0).sum()) if len(prompt_ids) > 1 and not _drops_out(self.lm) else 0
+        apart = len(prompt_ids) > 1 and not _reads_whole_rows(self.lm)
+        shared = int(equal[:-1].cumprod(dim=0).sum()) if apart else 0
         cache = DynamicCache()
         if shared < _WORTH_SHARING:
             return cache, self._run(self.embed(prompt_ids), prompt_mask, cache)
