@@ -26,6 +26,9 @@ from recbench.llm.sft import SftSettings, fine_tune
 from recbench.llm.writer import TitleWriter
 from recbench.testing.tiny import tiny_catalog, tiny_split
 
+#: Asks for FSDP as `accelerate launch` does with benchmarks/distributed/fsdp.yaml.
+FSDP = {"ACCELERATE_USE_FSDP": "true", "FSDP_VERSION": "2", "FSDP_AUTO_WRAP_POLICY": "TRANSFORMER_BASED_WRAP"}
+
 
 class Killed(Exception):
     """A stage is broken off in all processes."""
@@ -35,8 +38,8 @@ def main(backbone: Path, folder: Path, plans: str) -> None:
     """Train tiny models; every process writes the weights, logs and results of each into ``folder``.
 
     Args:
-        plans: JSON, by name: "sft" and "rl", settings of the stages; "plain", where the model has no thought;
-            "kill", the optimizer steps of both stages after which it is broken off once and begun again.
+        plans: JSON, by name: "sft" and perhaps "rl", settings of the stages; "thoughts", 1 by default; "plain", where
+            the model has none; "kill", optimizer steps of both stages after which it is broken off once and begun anew.
     """
     torch.set_num_threads(1)
     for name, plan in json.loads(plans).items():
@@ -59,20 +62,23 @@ def number() -> int:
 def train(
     backbone: Path, folder: Path, name: str, plan: dict[str, Any], kill: int | None = None
 ) -> tuple[list[dict[str, Any]], dict[str, torch.Tensor], list[dict[str, Any]]]:
-    """Return the log, the weights after both stages, and the stages' results, with the share of weights held."""
+    """Return the log, the weights after each stage, and the stages' results, with the share of weights held."""
     log: list[dict] = []
     ctx = RunContext(tiny_catalog(), 3, "cpu", folder / name, folder, log=lambda record: log.append(dict(record)))
     lm = AutoModelForCausalLM.from_pretrained(backbone)
     plain = plan.get("plain", False)
-    writer = TitleWriter(lm) if plain else LatentWriter(lm, LatentAttention(lm.config.hidden_size, 0.3))
+    attention = LatentAttention(lm.config.hidden_size, 0.3)
+    writer = TitleWriter(lm) if plain else LatentWriter(lm, attention, plan.get("thoughts", 1))
     codec, split = TitleCodec(AutoTokenizer.from_pretrained(backbone), ctx.catalog), tiny_split()
     weights, results = {}, []
     with watched(kill) as held:
         sft = SftSettings.model_validate(plan["sft"])
         folders = ctx.work_dir / "sft", ctx.work_dir / "rl"
-        results.append(fine_tune(writer, codec, split.train, split.valid, sft, folders[0], ctx, DecodingConfig(beams=4)))
+        results.append(
+            fine_tune(writer, codec, split.train, split.valid, sft, folders[0], ctx, DecodingConfig(beams=4))
+        )
         weights.update({f"sft.{key}": weight.detach().clone() for key, weight in writer.named_parameters()})
-        if not plain:
+        if "rl" in plan:
             rl = LatentRlSettings.model_validate(plan["rl"])
             arguments = (writer, codec, split.train, rl, folders[1], ctx)
             results.append(reinforce_answers(*arguments)[0] if rl.reward == "match" else reinforce(*arguments))

@@ -58,6 +58,8 @@ def check_engine(accelerator: Accelerator) -> None:
     found = {
         f"fsdp_version: {fsdp.fsdp_version}": fsdp.fsdp_version != 2,
         "fsdp_auto_wrap_policy: SIZE_BASED_WRAP": getattr(policy, "__name__", "").startswith("size_based"),
+        # The layers are those that the model's class names.
+        f"fsdp_transformer_layer_cls_to_wrap: {fsdp.transformer_cls_names_to_wrap}": fsdp.transformer_cls_names_to_wrap,
         # A layer that is read again in the backward pass would write its keys and values a second time.
         "fsdp_activation_checkpointing: true": fsdp.activation_checkpointing,
         # Leaves all processes but one without weights before training begins.
@@ -74,8 +76,8 @@ def check_engine(accelerator: Accelerator) -> None:
         )
 
 
-def name_layers(module: nn.Module) -> None:
-    """Tell the engine which layers of ``module`` to shard each by itself: those that its language models name."""
+def name_layers(module: Any) -> None:
+    """Tell the engine which layers of a module to shard each by itself: those that its language models name."""
     models = [part for part in module.modules() if isinstance(part, PreTrainedModel)]
     named = {name for model in models for name in model._no_split_modules or ()}
     module._no_split_modules = sorted(named & {type(part).__name__ for part in module.modules()})
@@ -112,26 +114,28 @@ def gathered(module: nn.Module) -> Iterator[None]:
         unit.unshard()
     for layer in layers:
         layer.set_reshard_after_forward(False, recurse=False)
-    yield
-    for layer in layers:
-        layer.set_reshard_after_forward(AcceleratorState().fsdp_plugin.reshard_after_forward, recurse=False)
-    for unit in units:
-        unit.reshard()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_reshard_after_forward(AcceleratorState().fsdp_plugin.reshard_after_forward, recurse=False)
+        for unit in units:
+            unit.reshard()
 
 
 class OrdinaryModules:
-    """Brings a module back to what it was before it was sharded: the same objects, with whole weights.
+    """Brings all parts of a module back to what they were before it was sharded: the same objects, with whole weights.
 
-    Engines change modules in place. Layers that are sharded by themselves become instances of another class and cannot
-    be sharded a second time, so copies stand in for them as long as the stage lasts; of all other modules it is enough
-    to put back hooks and weights.
+    The engine changes modules in place. Layers that are sharded by themselves become instances of another class and
+    cannot be sharded a second time, so copies stand in for them as long as the stage lasts; of all other parts it is
+    enough to put back hooks and weights. The module itself is used up.
 
     Args:
         module: not sharded yet; :func:`name_layers` was called.
     """
 
-    def __init__(self, module: nn.Module) -> None:
-        self._module = module
+    def __init__(self, module: Any) -> None:
+        self._module: nn.Module = module
         self._hooks = {part: [copy(getattr(part, name)) for name in _HOOKS] for part in module.modules()}
         self._layers = [
             (parent, name, layer)
@@ -143,7 +147,7 @@ class OrdinaryModules:
             setattr(parent, name, copy(layer))
 
     def restore(self) -> None:
-        """Gather all weights; all processes call it together."""
+        """Gather all weights, and put the parts back; all processes call it together."""
         for unit in _units(self._module):
             unit.reshard()
         whole: dict[int, nn.Parameter] = {}
@@ -176,7 +180,7 @@ def own_part(tensor: Tensor) -> Tensor:
     return tensor.to_local() if hasattr(tensor, "to_local") else tensor
 
 
-def share_like(tensor: Tensor, weight: Tensor) -> Tensor:
+def share_like(tensor: Tensor, weight: Any) -> Tensor:
     """Return a whole tensor, or this process's part of it where ``weight``, of the same shape, is sharded."""
     tensor = tensor.to(weight.device)
     if not hasattr(weight, "device_mesh"):

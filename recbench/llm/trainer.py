@@ -262,6 +262,7 @@ class StageTrainer(Trainer):
             return super()._prepare_for_training(*args, **kwargs)
         from torch.distributed.fsdp import register_fsdp_forward_method
 
+        log.info("Stage %s: %d processes share the weights (FSDP).", self.name, self.args.world_size)
         name_layers(self.objective)
         self._ordinary = OrdinaryModules(self.objective)
         prepared = super()._prepare_for_training(*args, **kwargs)

@@ -85,7 +85,7 @@ def beginning_first(lm: PreTrainedModel, ids: Tensor, mask: Tensor) -> tuple[Ten
     """Let prompts that share a beginning start with it, so that the model can read it once for all of them.
 
     Their padding then stands behind the beginning. Prompts stay as they are where they share little, where padding
-    inside a prompt would matter, where dropout is to treat every row differently, and where processes share the weights.
+    inside a prompt would matter, where dropout is to treat every row differently, and where processes share weights.
 
     Args:
         ids, mask: int64 (B, P), padded on the left.
