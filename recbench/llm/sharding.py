@@ -150,13 +150,13 @@ class OrdinaryModules:
         """Gather all weights, and put the parts back; all processes call it together."""
         for unit in _units(self._module):
             unit.reshard()
-        whole: dict[int, nn.Parameter] = {}
+        whole: dict[nn.Parameter, nn.Parameter] = {}
         for part in self._module.modules():
             for name, weight in list(part.named_parameters(recurse=False, remove_duplicate=False)):
                 # A weight that several modules share stays one.
-                if id(weight) not in whole:
-                    whole[id(weight)] = nn.Parameter(whole_tensor(weight.detach()), weight.requires_grad)
-                setattr(part, name, whole[id(weight)])
+                if weight not in whole:
+                    whole[weight] = nn.Parameter(whole_tensor(weight.detach()), weight.requires_grad)
+                setattr(part, name, whole[weight])
         for part, hooks in self._hooks.items():
             for name, registered in zip(_HOOKS, hooks, strict=True):
                 registry = getattr(part, name)
