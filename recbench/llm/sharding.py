@@ -10,6 +10,7 @@ order, except inside :func:`gathered`.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import copy
@@ -31,10 +32,29 @@ _HOOKS = [name for name, value in vars(nn.Module()).items() if name.endswith("ho
 # --- the engine -----------------------------------------------------------------------------------------------------
 
 
+def check_version() -> None:
+    """Refuse the first version of FSDP before accelerate sets it up, which it cannot do everywhere.
+
+    Raises:
+        ConfigError: it was asked for.
+    """
+    version = os.environ.get("FSDP_VERSION", "1")
+    if _asked_for() and version != "2":
+        raise ConfigError(
+            f"Stages are trained under version 2 of FSDP, but fsdp_version is {version}.",
+            "Set fsdp_version: 2, as benchmarks/distributed/fsdp.yaml does (FSDP_VERSION=2 with torchrun).",
+        )
+
+
+def _asked_for() -> bool:
+    """Return whether `accelerate launch` asked for FSDP, as accelerate itself finds out."""
+    return bool(parse_flag_from_env("ACCELERATE_USE_FSDP"))
+
+
 def shard_on_cpu(accelerator: Accelerator) -> None:
     """Let FSDP work between CPU processes too: accelerate reads its settings there, but leaves them with DDP."""
     state = accelerator.state
-    if state.distributed_type == DistributedType.MULTI_CPU and parse_flag_from_env("ACCELERATE_USE_FSDP"):
+    if state.distributed_type == DistributedType.MULTI_CPU and _asked_for():
         state.distributed_type = DistributedType.FSDP
         state.fsdp_plugin = FullyShardedDataParallelPlugin()
 
@@ -56,7 +76,6 @@ def check_engine(accelerator: Accelerator) -> None:
         return
     policy = getattr(fsdp.auto_wrap_policy, "func", fsdp.auto_wrap_policy)
     found = {
-        f"fsdp_version: {fsdp.fsdp_version}": fsdp.fsdp_version != 2,
         "fsdp_auto_wrap_policy: SIZE_BASED_WRAP": getattr(policy, "__name__", "").startswith("size_based"),
         # The layers are those that the model's class names.
         f"fsdp_transformer_layer_cls_to_wrap: {fsdp.transformer_cls_names_to_wrap}": fsdp.transformer_cls_names_to_wrap,
@@ -71,8 +90,8 @@ def check_engine(accelerator: Accelerator) -> None:
     if wrong:
         raise ConfigError(
             f"Stages are not trained under FSDP with {', '.join(wrong)}.",
-            "benchmarks/distributed/fsdp.yaml has the settings that work (version 2, wrapped by transformer layer; "
-            "weights have the precision of the method's setting).",
+            "benchmarks/distributed/fsdp.yaml has the settings that work (wrapped by transformer layer; weights "
+            "have the precision of the method's setting).",
         )
 
 

@@ -50,6 +50,7 @@ from recbench.llm.objective import Objective, count_labels
 from recbench.llm.sharding import (
     OrdinaryModules,
     check_engine,
+    check_version,
     gathered,
     load_optimizer_state,
     name_layers,
@@ -253,6 +254,7 @@ class StageTrainer(Trainer):
 
     def create_accelerator_and_postprocess(self) -> None:
         """Set up the engine that the processes were started with."""
+        check_version()
         super().create_accelerator_and_postprocess()
         shard_on_cpu(self.accelerator)
         self.is_fsdp_enabled = getattr(self.accelerator.state, "fsdp_plugin", None) is not None

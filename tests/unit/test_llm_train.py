@@ -284,7 +284,6 @@ def test_engines_that_work_are_accepted() -> None:
 @pytest.mark.parametrize(
     ("settings", "found"),
     [
-        ({"fsdp_version": 1}, "fsdp_version: 1"),
         ({"auto_wrap_policy": "SIZE_BASED_WRAP", "min_num_params": 1}, "SIZE_BASED_WRAP"),
         (
             {"auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "transformer_cls_names_to_wrap": ["Block"]},
@@ -300,6 +299,16 @@ def test_settings_of_fsdp_that_do_not_work_are_refused(settings: dict[str, Any],
     monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")
     with pytest.raises(ConfigError, match=rf"under FSDP with [^.]*{found}\.(.|\n)*fsdp\.yaml"):
         check_engine(engine(fsdp={"fsdp_version": 2, **settings}))
+
+
+@pytest.mark.parametrize("version", ["1", None])
+def test_the_first_version_of_fsdp_is_refused(tmp_path: Path, version: str | None, monkeypatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.delenv("FSDP_VERSION", raising=False)
+    if version:
+        monkeypatch.setenv("FSDP_VERSION", version)
+    with pytest.raises(ConfigError, match=r"fsdp_version is 1\.(.|\n)*Set fsdp_version: 2"):
+        train(Regression(), tmp_path)
 
 
 def test_other_engines_that_do_not_work_are_refused() -> None:
