@@ -76,6 +76,8 @@ def check_engine(accelerator: Accelerator) -> None:
         return
     policy = getattr(fsdp.auto_wrap_policy, "func", fsdp.auto_wrap_policy)
     found = {
+        # Versions of accelerate that do not know the second one take the first.
+        "fsdp_version: 1": getattr(fsdp, "fsdp_version", 1) != 2,
         "fsdp_auto_wrap_policy: SIZE_BASED_WRAP": getattr(policy, "__name__", "").startswith("size_based"),
         # The layers are those that the model's class names.
         f"fsdp_transformer_layer_cls_to_wrap: {fsdp.transformer_cls_names_to_wrap}": fsdp.transformer_cls_names_to_wrap,

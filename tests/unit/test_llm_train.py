@@ -284,6 +284,7 @@ def test_engines_that_work_are_accepted() -> None:
 @pytest.mark.parametrize(
     ("settings", "found"),
     [
+        ({"fsdp_version": 1}, "fsdp_version: 1"),
         ({"auto_wrap_policy": "SIZE_BASED_WRAP", "min_num_params": 1}, "SIZE_BASED_WRAP"),
         (
             {"auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "transformer_cls_names_to_wrap": ["Block"]},
