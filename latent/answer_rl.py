@@ -33,6 +33,7 @@ from recbench.llm.rl import whole_steps
 from recbench.llm.samples import sample_logprobs
 from recbench.llm.sampling import sample_titles
 from recbench.llm.sft import training_rows
+from recbench.llm.sharding import gathered
 from recbench.llm.train import Objective, StageResult, run_stage
 from recbench.llm.writer import Prefix, beginning_first
 
@@ -101,7 +102,9 @@ class AnswerPolicy(Objective):
             past = [self.experiences[example] for example in examples]
             ids, mask = pad_texts([row for experience in past for row in experience.tokens], prompt_ids.device)
             return {"loss": self._loss(_logprobs(self.writer, prefix, thoughts, ids, mask), mask, past)}
-        written = self._write(prefix, thoughts, examples)
+        # How many tokens are read depends on what is drawn, so processes would not keep step.
+        with gathered(self.writer.lm):
+            written = self._write(prefix, thoughts, examples)
         tokens = [self.codec.answers.tokens[number] for number in written.flatten().tolist()]
         ids, mask = pad_texts(tokens, prompt_ids.device)
         logprobs = _logprobs(self.writer, prefix, thoughts, ids, mask)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from recbench.artifacts.files import atomic_path, write_json
 from recbench.contracts.errors import TrainingError
+from recbench.llm.sharding import share_like, whole_tensor
 
 _MARKER = "complete"
 _WEIGHTS = "trainable.safetensors"
@@ -24,10 +25,20 @@ def trainable(module: nn.Module) -> dict[str, Tensor]:
     return {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
 
 
-def save_trainable(module: nn.Module, path: Path) -> None:
-    """Write the trainable parameters."""
-    with atomic_path(path) as temporary:
-        save_file(trainable(module), temporary)
+def save_trainable(module: nn.Module, path: Path, writes: bool = True) -> None:
+    """Write the trainable parameters, whole ones also where processes share them.
+
+    Args:
+        writes: whether this process writes the file (one of several does); all of them call it together.
+    """
+    weights = {}
+    for name, weight in trainable(module).items():
+        whole = whole_tensor(weight)
+        if writes:
+            weights[name] = whole if whole is weight else whole.cpu()
+    if writes:
+        with atomic_path(path) as temporary:
+            save_file(weights, temporary)
 
 
 def load_trainable(module: nn.Module, path: Path) -> None:
@@ -42,7 +53,7 @@ def load_trainable(module: nn.Module, path: Path) -> None:
         raise TrainingError(f"{path} was written for another model.", "Delete the run's work folder and run again.")
     with torch.no_grad():
         for name, tensor in stored.items():
-            parameters[name].copy_(tensor)
+            parameters[name].copy_(share_like(tensor, parameters[name]))
 
 
 def checkpoint_folder(folder: Path, step: int) -> Path:
@@ -109,14 +120,13 @@ class History:
         )
 
     def add(self, step: int, values: Mapping[str, float], module: nn.Module) -> None:
-        """Note one evaluation; keep the weights if it is the best."""
+        """Note one evaluation; keep the weights if it is the best. All processes call it together."""
         entry = {"step": step, **values}
         self.evaluations.append(entry)
-        if not self.writes:
-            return
         if self.best is entry:
-            save_trainable(module, self.weights)
-        write_json(self.path, self.evaluations)
+            save_trainable(module, self.weights, self.writes)
+        if self.writes:
+            write_json(self.path, self.evaluations)
 
     def exhausted(self, patience: int | None) -> bool:
         """Return whether ``patience`` evaluations in a row were no better than the best one before them."""

@@ -29,6 +29,7 @@ from recbench.llm.batches import Collate, Row
 from recbench.llm.checkpoints import History, last_checkpoint, load_trainable, trainable, weights_file
 from recbench.llm.monitor import Evaluation, Meter, Order, Reporter
 from recbench.llm.objective import Objective
+from recbench.llm.sharding import gathered
 from recbench.llm.trainer import StageTrainer, out_of_memory
 
 __all__ = ["Objective", "StageResult", "TrainSettings", "isolated_randomness", "micro_batches", "run_stage"]
@@ -137,6 +138,7 @@ def run_stage(
             if not ended:
                 _train(trainer, name, str(checkpoint) if checkpoint else None)
                 steps_done = trainer.state.global_step
+                trainer.make_ordinary()
     best = history.best
     if best is not None:
         trainer.accelerator.wait_for_everyone()
@@ -179,7 +181,8 @@ def _evaluation(
         values = {LOSS: trainer.mean_loss(valid)}
         if score:
             # One process decodes, all get its value.
-            ours = score(step) if writes else 0.0
+            with gathered(trainer.objective):
+                ours = score(step) if writes else 0.0
             values[SCORE] = float(trainer.total_over_processes(torch.tensor(ours, dtype=torch.float64)))
         return values
 

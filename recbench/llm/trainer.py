@@ -22,9 +22,10 @@ from accelerate.utils.memory import should_reduce_batch_size
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import Trainer, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME
 
 from recbench.artifacts.files import read_json, write_json
-from recbench.contracts.errors import ConfigError, TrainingError
+from recbench.contracts.errors import TrainingError
 from recbench.llm.batches import (
     Collate,
     MicroBatch,
@@ -46,6 +47,18 @@ from recbench.llm.checkpoints import (
 )
 from recbench.llm.monitor import Meter
 from recbench.llm.objective import Objective, count_labels
+from recbench.llm.sharding import (
+    OrdinaryModules,
+    check_engine,
+    check_version,
+    gathered,
+    load_optimizer_state,
+    name_layers,
+    own_part,
+    shard_on_cpu,
+    whole_optimizer_state,
+    whole_tensor,
+)
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +76,7 @@ class StageTrainer(Trainer):
         repeats: optimizer steps taken in a row on the same rows.
 
     Raises:
-        ConfigError: the processes were started with an engine that shards weights.
+        ConfigError: the processes were started with an engine, or settings of it, that stages cannot work with.
     """
 
     def __init__(
@@ -77,7 +90,7 @@ class StageTrainer(Trainer):
         repeats: int = 1,
     ) -> None:
         super().__init__(model=objective, args=args, data_collator=collate)
-        self._refuse_sharded_weights()
+        check_engine(self.accelerator)
         # All losses come out divided by what the whole step has, so Trainer must not divide them again.
         self.model_accepts_loss_kwargs = True
         self.objective = objective
@@ -95,25 +108,11 @@ class StageTrainer(Trainer):
             args.world_size,
             np.array([answer_length(row) for row in rows]),
         )
+        self._ordinary: OrdinaryModules | None = None
         self._limit = _Limit(Path(args.output_dir) / "micro_batch.json", args.per_device_train_batch_size)
         self._step_batches: list[MicroBatch] = []
         self._begun = 0
         self._step_loss = torch.zeros(())
-
-    def _refuse_sharded_weights(self) -> None:
-        """Refuse engines that leave each process a part of the weights.
-
-        Raises:
-            ConfigError: that is how the run was started.
-        """
-        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
-        if self.is_fsdp_enabled or (plugin is not None and plugin.zero_stage == 3):
-            engine = "FSDP" if self.is_fsdp_enabled else "DeepSpeed ZeRO-3"
-            raise ConfigError(
-                f"{engine} leaves each process a part of the weights, but checkpoints and lists are made by one "
-                "process, from all of them.",
-                "Use DDP (torchrun), DeepSpeed ZeRO-2, which shards gradients and the optimizer's state only, or LoRA.",
-            )
 
     @property
     def rows_per_pass(self) -> int:
@@ -251,6 +250,38 @@ class StageTrainer(Trainer):
             return "There was no checkpoint yet."
         return f"The last good weights are kept in {checkpoint_folder(Path(self.args.output_dir), int(step))}."
 
+    # --- sharded weights ----------------------------------------------------------------------------------------
+
+    def create_accelerator_and_postprocess(self) -> None:
+        """Set up the engine that the processes were started with."""
+        check_version()
+        super().create_accelerator_and_postprocess()
+        shard_on_cpu(self.accelerator)
+        self.is_fsdp_enabled = getattr(self.accelerator.state, "fsdp_plugin", None) is not None
+
+    def _prepare_for_training(self, *args: Any, **kwargs: Any) -> Any:
+        if not self.is_fsdp_enabled:
+            return super()._prepare_for_training(*args, **kwargs)
+        from torch.distributed.fsdp import register_fsdp_forward_method
+
+        log.info("Stage %s: %d processes share the weights (FSDP).", self.name, self.args.world_size)
+        name_layers(self.objective)
+        self._ordinary = OrdinaryModules(self.objective)
+        prepared = super()._prepare_for_training(*args, **kwargs)
+        # It runs the model outside of its forward method.
+        register_fsdp_forward_method(self.objective, "prepare")
+        return prepared
+
+    def make_ordinary(self) -> None:
+        """Give every process a whole and ordinary model after training; all of them call it together."""
+        if self._ordinary is not None:
+            self._ordinary.restore()
+            self._ordinary = None
+
+    def _get_grad_norm(self, model: nn.Module, grad_norm: Any = None) -> Any:
+        norm = super()._get_grad_norm(model, grad_norm)
+        return whole_tensor(norm) if isinstance(norm, Tensor) else norm
+
     # --- evaluation ---------------------------------------------------------------------------------------------
 
     def mean_loss(self, rows: Sequence[Row]) -> float:
@@ -262,7 +293,8 @@ class StageTrainer(Trainer):
         sums = torch.zeros(2, dtype=torch.float64)
         self.model.eval()
         size, args = self.args.per_device_eval_batch_size, self.args
-        with torch.no_grad():
+        # Processes may have different numbers of batches.
+        with torch.no_grad(), gathered(self.objective):
             for chosen in sorted_batches(rows, size, args.process_index, args.world_size):
                 sums += self._batch_total(make_batch(chosen, self.data_collator))
         total, count = self.total_over_processes(sums).tolist()
@@ -289,19 +321,43 @@ class StageTrainer(Trainer):
 
     # --- checkpoints --------------------------------------------------------------------------------------------
 
-    def _save(self, output_dir: str | None = None, state_dict: dict | None = None) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Write the trainable weights; all processes call it together."""
         target = Path(output_dir or self.args.output_dir)
         target.mkdir(parents=True, exist_ok=True)
-        save_trainable(self.accelerator.unwrap_model(self.model), weights_file(target))
+        save_trainable(self.objective, weights_file(target), self.args.should_save)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if not self.is_fsdp_enabled:
+            super()._save_optimizer_and_scheduler(output_dir)
+            return
+        # The file that one process would write, so that any number of processes can go on from it, sharded or not.
+        state = whole_optimizer_state(self.optimizer)
+        if self.args.should_save:
+            torch.save(state, Path(output_dir) / OPTIMIZER_NAME)
+            torch.save(self.lr_scheduler.state_dict(), Path(output_dir) / SCHEDULER_NAME)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        if not self.is_fsdp_enabled or checkpoint is None:
+            super()._load_optimizer_and_scheduler(checkpoint)
+            return
+        state, schedule = (
+            torch.load(Path(checkpoint) / name, map_location="cpu", weights_only=True)
+            for name in (OPTIMIZER_NAME, SCHEDULER_NAME)
+        )
+        load_optimizer_state(self.optimizer, state)
+        self.lr_scheduler.load_state_dict(schedule)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         load_trainable(self.objective, weights_file(Path(resume_from_checkpoint)))
 
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        broken = [name for name, weight in trainable(self.objective).items() if not torch.isfinite(weight).all()]
-        if broken:
+        weights = trainable(self.objective)
+        broken = torch.stack([(~torch.isfinite(own_part(weight))).any() for weight in weights.values()]).double()
+        if self.total_over_processes(broken).any():
+            name = next(name for name, count in zip(weights, self.total_over_processes(broken), strict=True) if count)
             raise TrainingError(
-                f"After step {self.state.global_step} of the {self.name} stage, weights are not finite ({broken[0]}).",
+                f"After step {self.state.global_step} of the {self.name} stage, weights are not finite ({name}).",
                 f"Lower the learning rate (its peak is {self.args.learning_rate:.3g}). No checkpoint of them was kept.",
             )
         super()._save_checkpoint(model, trial)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
 from recbench.llm.length_groups import length_groups
+from recbench.llm.sharding import is_sharded, one_end
 
 # Reading a beginning apart is one more model call.
 _WORTH_SHARING = 16
@@ -87,7 +88,7 @@ def beginning_first(lm: PreTrainedModel, ids: Tensor, mask: Tensor) -> tuple[Ten
     """Let prompts that share a beginning start with it, so that the model can read it once for all of them.
 
     Their padding then stands behind the beginning. Prompts stay as they are where they share little, where padding
-    inside a prompt would matter, and where dropout is to treat every row differently.
+    inside a prompt would matter, where dropout is to treat every row differently, and where processes share weights.
 
     Args:
         ids, mask: int64 (B, P), padded on the left.
@@ -95,7 +96,7 @@ def beginning_first(lm: PreTrainedModel, ids: Tensor, mask: Tensor) -> tuple[Ten
     Returns:
         Ids and mask of the same shape.
     """
-    shared = 0 if has_windows(lm) or _drops_out(lm) else shared_beginning(ids, mask)
+    shared = 0 if has_windows(lm) or _reads_whole_rows(lm) else shared_beginning(ids, mask)
     if shared < _WORTH_SHARING:
         return ids, mask
     first = int(mask[0].argmax())
@@ -104,6 +105,11 @@ def beginning_first(lm: PreTrainedModel, ids: Tensor, mask: Tensor) -> tuple[Ten
     column = torch.arange(ids.shape[1] - shared, 0, -1, device=ids.device)
     own = (column <= mask.sum(dim=1, keepdim=True) - shared).to(mask.dtype)
     return torch.cat([beginning, ids[:, shared:]], dim=1), torch.cat([torch.ones_like(beginning), own], dim=1)
+
+
+def _reads_whole_rows(lm: PreTrainedModel) -> bool:
+    """Whether a beginning must not be read apart: dropout treats rows differently, or processes must keep step."""
+    return _drops_out(lm) or is_sharded(lm)
 
 
 def _drops_out(lm: PreTrainedModel) -> bool:
@@ -124,15 +130,14 @@ def has_windows(lm: PreTrainedModel) -> bool:
 
 
 def _reading_groups(mask: Tensor) -> list[tuple[Tensor, int]]:
-    """Return which rows (R,) of a mask (B, S) to read together, and how many of the last columns they need."""
-    n_rows, n_columns = mask.shape
-    whole = [(torch.arange(n_rows, device=mask.device), n_columns)]
-    if torch.is_grad_enabled() or n_rows == 1 or n_columns == 0 or bool((mask.diff(dim=1) < 0).any()):
-        return whole
+    """Return which rows (R,) of a mask (B, S) to read together, and how many of the last columns they need.
+
+    There are none if gradients are wanted, whose graph would be cut up, or padding is not on the left alone.
+    """
+    if torch.is_grad_enabled() or mask.shape[1] == 0 or bool((mask.diff(dim=1) < 0).any()):
+        return []
     lengths = mask.sum(dim=1).clamp(min=1).tolist()
     groups = length_groups(lengths, _CALL_COST.get(mask.device.type, _CALL_COST["cuda"]))
-    if len(groups) == 1:
-        return whole
     return [(torch.tensor(group, device=mask.device), max(lengths[row] for row in group)) for group in groups]
 
 
@@ -178,13 +183,14 @@ def run_body(lm: PreTrainedModel, inputs_embeds: Tensor, mask: Tensor, cache: Dy
         (B, S, H): hidden states after the final norm.
     """
     new = inputs_embeds.shape[1]
-    return lm.get_decoder()(
+    hidden = lm.get_decoder()(
         inputs_embeds=inputs_embeds,
         attention_mask=mask,
         position_ids=positions(mask)[:, -new:],
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
+    return one_end(lm, hidden, cache)
 
 
 class TitleWriter(nn.Module):
@@ -220,26 +226,27 @@ class TitleWriter(nn.Module):
             The cache of all P columns and their hidden states, (B, P, H).
         """
         equal = ((prompt_ids == prompt_ids[:1]) & prompt_mask.bool()).all(dim=0)
-        shared = int(equal[:-1].cumprod(dim=0).sum()) if len(prompt_ids) > 1 and not _drops_out(self.lm) else 0
+        apart = len(prompt_ids) > 1 and not _reads_whole_rows(self.lm)
+        shared = int(equal[:-1].cumprod(dim=0).sum()) if apart else 0
         shared = shared if shared >= _WORTH_SHARING else 0
         beginning, hidden = DynamicCache(), []
         if shared:
             read = self._run(self.embed(prompt_ids[:1, :shared]), prompt_mask[:1, :shared], beginning)
             hidden.append(read.expand(len(prompt_ids), -1, -1))
-        cache, own = self._read_rows(prompt_ids, prompt_mask, beginning, shared)
+        cache, own = self._read_rows(prompt_ids, prompt_mask, beginning, shared, apart)
         return cache, torch.cat([*hidden, own], dim=1)
 
     def _read_rows(
-        self, prompt_ids: Tensor, prompt_mask: Tensor, beginning: DynamicCache, shared: int
+        self, prompt_ids: Tensor, prompt_mask: Tensor, beginning: DynamicCache, shared: int, apart: bool
     ) -> tuple[DynamicCache, Tensor]:
-        """Read what stands behind ``shared`` columns, of which ``beginning`` has one row.
+        """Read what stands behind ``shared`` columns, of which ``beginning`` has one row; in groups if ``apart``.
 
         Returns:
             The cache of all P columns and the hidden states of those behind the beginning, (B, P - shared, H).
         """
         embeds = self.embed(prompt_ids[:, shared:])
-        groups = _reading_groups(prompt_mask[:, shared:])
-        if len(groups) == 1:
+        groups = _reading_groups(prompt_mask[:, shared:]) if apart else []
+        if len(groups) < 2:
             cache = copy_cache(beginning, len(prompt_ids))
             return cache, self._run(embeds, prompt_mask, cache)
         hidden, parts = torch.zeros_like(embeds), []

@@ -13,6 +13,7 @@ import pandas as pd
 import pytest
 from helpers_plugins import PluginFolder
 from helpers_run_commands import Here, manifest_of
+from helpers_two_processes import FSDP
 
 from recbench.data.store import save_dataset
 from recbench.testing.tiny import tiny_catalog, tiny_dataset
@@ -81,12 +82,12 @@ def runs_dir(tmp_path: Path, plugins: PluginFolder) -> Path:
     return tmp_path / "runs"
 
 
-def run_processes(n: int, *arguments: str | Path) -> list[subprocess.CompletedProcess[str]]:
-    """Run one command line in ``n`` processes with the environment that torchrun gives them."""
+def run_processes(n: int, *arguments: str | Path, **engine: str) -> list[subprocess.CompletedProcess[str]]:
+    """Run one command line in ``n`` processes with the environment that torchrun gives them, and that of an engine."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    common = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    common = {"WORLD_SIZE": str(n), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), **engine}
     processes = [
         subprocess.Popen(
             [sys.executable, "-m", "recbench", "run", "--dataset", "tiny", "--json", *map(str, arguments)],
@@ -151,12 +152,14 @@ LATENT = [
 
 
 @pytest.mark.slow
-def test_two_processes_fit_both_stages_of_latentr3_like_one(runs_dir: Path, here: Here, tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", [{}, FSDP], ids=["ddp", "fsdp"])
+def test_two_processes_fit_both_stages_of_latentr3_like_one(runs_dir: Path, here: Here, tmp_path: Path, engine) -> None:
     backbone = make_tiny_llm(tmp_path / "backbone", tiny_catalog().titles)
     settings = [word for setting in LATENT for word in ("--set", setting)]
     settings += ["--method", "latentr3", "--backbone", str(backbone), "--device", "cpu"]
-    first, second = run_processes(2, *settings, "--runs-dir", runs_dir / "two")
+    first, second = run_processes(2, *settings, "--runs-dir", runs_dir / "two", **engine)
     assert (first.returncode, second.returncode) == (0, 0), first.stderr + second.stderr
+    assert ("share the weights" in first.stderr) == bool(engine)
     alone = here("run", "--dataset", "tiny", "--json", *settings, "--runs-dir", runs_dir / "one")
     two, one = (Path(json.loads(done.stdout)["path"]) for done in (first, alone))
     lists = [pd.read_parquet(folder / "rankings.parquet") for folder in (two, one)]

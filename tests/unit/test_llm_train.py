@@ -12,11 +12,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from accelerate.utils import FullyShardedDataParallelPlugin
 from safetensors.torch import load_file
 
 from recbench.contracts.errors import ConfigError, TrainingError
 from recbench.contracts.method import RunContext
 from recbench.llm.objective import Gather, Tensors
+from recbench.llm.sharding import check_engine
 from recbench.llm.train import Objective, TrainSettings, run_stage
 from recbench.llm.trainer import StageTrainer
 from recbench.testing.tiny import tiny_catalog
@@ -263,15 +265,58 @@ def test_global_random_state_is_left_alone(tmp_path: Path) -> None:
     assert torch.equal(torch.get_rng_state(), before[2])
 
 
-@pytest.mark.parametrize(("fsdp", "zero_stage"), [(True, None), (False, 3), (False, 2)])
-def test_engines_that_shard_weights_are_refused(fsdp: bool, zero_stage: int | None) -> None:
-    state = SimpleNamespace(deepspeed_plugin=zero_stage and SimpleNamespace(zero_stage=zero_stage))
-    trainer = SimpleNamespace(is_fsdp_enabled=fsdp, accelerator=SimpleNamespace(state=state))
-    if zero_stage == 2:
-        StageTrainer._refuse_sharded_weights(trainer)
-        return
-    with pytest.raises(ConfigError, match="FSDP leaves" if fsdp else "ZeRO-3 leaves"):
-        StageTrainer._refuse_sharded_weights(trainer)
+def engine(mixed_precision: str = "no", deepspeed: int | None = None, fsdp: dict[str, Any] | None = None):
+    """Return an accelerator with the plugins that accelerate makes of such settings."""
+    state = SimpleNamespace(
+        deepspeed_plugin=deepspeed and SimpleNamespace(zero_stage=deepspeed),
+        fsdp_plugin=None if fsdp is None else FullyShardedDataParallelPlugin(**fsdp),
+    )
+    return SimpleNamespace(state=state, mixed_precision=mixed_precision)
+
+
+def test_engines_that_work_are_accepted() -> None:
+    check_engine(engine())
+    check_engine(engine(deepspeed=2))
+    for settings in ({}, {"auto_wrap_policy": "TRANSFORMER_BASED_WRAP"}, {"reshard_after_forward": False}):
+        check_engine(engine(fsdp={"fsdp_version": 2, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "found"),
+    [
+        ({"fsdp_version": 1}, "fsdp_version: 1"),
+        ({"auto_wrap_policy": "SIZE_BASED_WRAP", "min_num_params": 1}, "SIZE_BASED_WRAP"),
+        (
+            {"auto_wrap_policy": "TRANSFORMER_BASED_WRAP", "transformer_cls_names_to_wrap": ["Block"]},
+            r"layer_cls_to_wrap: \['Block'\]",
+        ),
+        ({"activation_checkpointing": True}, "activation_checkpointing: true"),
+        ({"cpu_ram_efficient_loading": True}, "cpu_ram_efficient_loading: true"),
+        ({"cpu_offload": True}, "offload_params: true"),
+    ],
+)
+def test_settings_of_fsdp_that_do_not_work_are_refused(settings: dict[str, Any], found: str, monkeypatch) -> None:
+    # accelerate leaves it behind for transformers.
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", "false")
+    with pytest.raises(ConfigError, match=rf"under FSDP with [^.]*{found}\.(.|\n)*fsdp\.yaml"):
+        check_engine(engine(fsdp={"fsdp_version": 2, **settings}))
+
+
+@pytest.mark.parametrize("version", ["1", None])
+def test_the_first_version_of_fsdp_is_refused(tmp_path: Path, version: str | None, monkeypatch) -> None:
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.delenv("FSDP_VERSION", raising=False)
+    if version:
+        monkeypatch.setenv("FSDP_VERSION", version)
+    with pytest.raises(ConfigError, match=r"fsdp_version is 1\.(.|\n)*Set fsdp_version: 2"):
+        train(Regression(), tmp_path)
+
+
+def test_other_engines_that_do_not_work_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"ZeRO-3 leaves(.|\n)*ZeRO-2"):
+        check_engine(engine(deepspeed=3))
+    with pytest.raises(ConfigError, match="mixed_precision: bf16"):
+        check_engine(engine(mixed_precision="bf16", fsdp={"fsdp_version": 2}))
 
 
 class Watching(Regression):
