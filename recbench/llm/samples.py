@@ -54,7 +54,8 @@ def _sample_hidden(writer: TitleWriter, prefix: Prefix, pending: Tensor, answer_
     visible = torch.cat([prompt, own.expand(groups, -1, -1)], dim=2)
     position = prefix.mask.sum(dim=1, keepdim=True) + torch.arange(length, device=device).repeat(samples)
     columns = torch.cat([positions(prefix.mask), position], dim=1)
-    mask = LayerKinds(writer.lm).masks(visible, position, columns, embeds.dtype)
+    kinds = LayerKinds(writer.lm)
+    mask = kinds.masks(visible, kinds.near(position, columns[:, None]), embeds.dtype)
     with grouped_attention(writer.lm):
         output = writer.lm.get_decoder()(
             inputs_embeds=embeds.flatten(1, 2),

@@ -97,7 +97,7 @@ class AnswerTree:
         if self._layers.window is not None:
             before = positions(self._prompt_mask)[:, None].expand(-1, token.shape[1], -1)
             columns = torch.cat([before, n_before[:, :, None] + self._levels(view)], dim=2)
-            near = position[:, :, None] - columns < self._layers.window
+            near = self._layers.near(position, columns)
         embeds = self._writer.embed(token)
         with tree_attention(self._writer.lm):
             output = self._writer.lm.get_decoder()(
@@ -241,12 +241,21 @@ class LayerKinds:
         window = getattr(config, "sliding_window", None)
         self.window = None if self.kinds == {"full_attention"} else window
 
+    def near(self, position: Tensor, column_position: Tensor) -> Tensor | None:
+        """Return bool (B, M, C): which columns are inside the window of new tokens; None where there is no window.
+
+        Args:
+            position: int64 (B, M), of the new tokens.
+            column_position: int64 (B, M or 1, C), of all columns.
+        """
+        return None if self.window is None else position[:, :, None] - column_position < self.window
+
     def masks(self, visible: Tensor, near: Tensor | None, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
         """Return additive masks (B, 1, M, C) for the decoder.
 
         Args:
             visible: bool (B, M, C), what a token sees where the window does not matter.
-            near: bool (B, M, C), what is inside its window; needed where there is one.
+            near: see :meth:`near`.
         """
         full = _additive(visible, dtype)
         if near is None:

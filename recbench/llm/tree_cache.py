@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -196,12 +196,11 @@ def _tree_attention_forward(
     Returns:
         (B, M, heads, D), and no weights.
     """
-    lanes = answer_tree.lanes if answer_tree is not None else []
-    if len(lanes) < 2:
+    if answer_tree is None or len(answer_tree.lanes) < 2:
         return grouped_attention_forward(module, query, key, value, attention_mask, **options)
-    layer = answer_tree.layers[module.layer_idx]
+    layer = answer_tree.layers[cast(int, module.layer_idx)]
     outputs = []
-    for number, lane in enumerate(lanes):
+    for number, lane in enumerate(answer_tree.lanes):
         if number:
             key, value = layer.look_at(lane.slots)
         mask = attention_mask[:, :, lane.tokens, : key.shape[2]]
