@@ -33,7 +33,9 @@ class ExactSettings(StrictModel):
     """How much work an exact search may do."""
 
     max_expansions: int = Field(
-        4096, ge=1, description="tokens of the trie looked at per query, at most; a query that needs more is not proven"
+        16_384,
+        ge=1,
+        description="tokens of the trie looked at per query, at most; a query that needs more is not proven",
     )
     first_tokens: int = Field(16, ge=1, description="tokens of one query fed to the model at once at first")
     tokens_per_step: int = Field(

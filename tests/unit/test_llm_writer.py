@@ -90,6 +90,47 @@ def test_a_beginning_that_all_prompts_share_is_read_once(lm, monkeypatch) -> Non
         torch.testing.assert_close(ours[row, : len(answer)], plain_logprobs(lm, prompt, answer), atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("shares", [False, True])
+@torch.no_grad()
+def test_rows_of_different_lengths_are_read_in_groups(lm, monkeypatch, shares: bool) -> None:
+    monkeypatch.setitem(writer_module._CALL_COST, "cpu", 3)
+    beginning = list(range(30, 60)) if shares else []
+    prompts = [beginning + list(range(5, 5 + length)) for length in (3, 12, 4, 2)]
+    for number, prompt in enumerate(prompts):
+        prompt[len(beginning)] = 20 + number
+    ids, mask = pad(prompts, left=True, extra=2)
+    shapes = []
+    body = writer_module.run_body
+    monkeypatch.setattr(
+        writer_module,
+        "run_body",
+        lambda lm, embeds, *rest: shapes.append(tuple(embeds.shape[:2])) or body(lm, embeds, *rest),
+    )
+    writer = TitleWriter(lm)
+    prefix = writer.read(ids, mask)
+    # The last token of a prompt waits.
+    assert shapes == [(1, 30)] * shares + [(3, 3), (1, 11)]
+    cache, hidden = writer.read_hidden(ids, mask)
+    assert cache.get_seq_length() == hidden.shape[1] == ids.shape[1]
+    monkeypatch.setitem(writer_module._CALL_COST, "cpu", 10**6)
+    for kept, expected in zip(hidden[mask.bool()], writer.read_hidden(ids, mask)[1][mask.bool()], strict=True):
+        torch.testing.assert_close(kept, expected, atol=1e-5, rtol=1e-4)
+    answers = [*ANSWERS, [25], [20, 21, 22, 23]]
+    answer_ids, answer_mask = pad(answers, left=False)
+    ours = writer.answer_logprobs(prefix, answer_ids, answer_mask)
+    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+        torch.testing.assert_close(ours[row, : len(answer)], plain_logprobs(lm, prompt, answer), atol=1e-5, rtol=1e-4)
+
+
+def test_with_gradients_rows_are_read_together(lm, monkeypatch) -> None:
+    monkeypatch.setitem(writer_module._CALL_COST, "cpu", 0)
+    reads = []
+    body = writer_module.run_body
+    monkeypatch.setattr(writer_module, "run_body", lambda *rest: reads.append(rest) or body(*rest))
+    TitleWriter(lm).read(*pad(PROMPTS, left=True))
+    assert len(reads) == 1
+
+
 @torch.no_grad()
 def test_equal_prompts_still_wait_with_their_last_token(lm) -> None:
     writer = TitleWriter(lm)
