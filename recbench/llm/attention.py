@@ -8,7 +8,7 @@ the query heads of a group become further queries of their one key and value hea
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import torch.nn.functional as F
@@ -55,13 +55,18 @@ def grouped_attention_forward(
 AttentionInterface.register(_NAME, grouped_attention_forward)
 
 
-@contextmanager
-def grouped_attention(lm: PreTrainedModel) -> Iterator[None]:
+def grouped_attention(lm: PreTrainedModel) -> AbstractContextManager[None]:
     """Let a model that runs with "sdpa" attend without copies, under masks (B, 1, N, C); other models stay as is."""
+    return in_place_of_sdpa(lm, _NAME)
+
+
+@contextmanager
+def in_place_of_sdpa(lm: PreTrainedModel, name: str) -> Iterator[None]:
+    """Inside, a model that runs with "sdpa" attends in another registered way; other models stay as is."""
     if lm.config._attn_implementation != "sdpa":
         yield
         return
-    lm.set_attn_implementation(_NAME)
+    lm.set_attn_implementation(name)
     try:
         yield
     finally:

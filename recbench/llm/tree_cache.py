@@ -10,8 +10,7 @@ Dimensions: B rows, P columns of the prompt, S slots, M new tokens per row, U sl
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, Cache, DynamicCache, PreTrainedModel
 from transformers.cache_utils import DynamicLayer
 
-from recbench.llm.attention import grouped_attention_forward
+from recbench.llm.attention import grouped_attention_forward, in_place_of_sdpa
 
 _NAME = "recbench_tree"
 
@@ -216,14 +215,6 @@ def takes_lanes(lm: PreTrainedModel) -> bool:
     return lm.config._attn_implementation == "sdpa"
 
 
-@contextmanager
-def tree_attention(lm: PreTrainedModel) -> Iterator[None]:
+def tree_attention(lm: PreTrainedModel) -> AbstractContextManager[None]:
     """Let a model that runs with "sdpa" attend lane by lane; other models stay as is."""
-    if not takes_lanes(lm):
-        yield
-        return
-    lm.set_attn_implementation(_NAME)
-    try:
-        yield
-    finally:
-        lm.set_attn_implementation("sdpa")
+    return in_place_of_sdpa(lm, _NAME)
