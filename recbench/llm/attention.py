@@ -63,11 +63,14 @@ def grouped_attention(lm: PreTrainedModel) -> AbstractContextManager[None]:
 @contextmanager
 def in_place_of_sdpa(lm: PreTrainedModel, name: str) -> Iterator[None]:
     """Inside, a model that runs with "sdpa" attends in another registered way; other models stay as is."""
-    if lm.config._attn_implementation != "sdpa":
+    # Attention layers ask this configuration at every call. `set_attn_implementation` comes to the same, but looks at
+    # every module of the model first, which takes as long as a layer of a small one.
+    config = lm.get_decoder().config
+    if config._attn_implementation != "sdpa":
         yield
         return
-    lm.set_attn_implementation(name)
+    config._attn_implementation = name
     try:
         yield
     finally:
-        lm.set_attn_implementation("sdpa")
+        config._attn_implementation = "sdpa"

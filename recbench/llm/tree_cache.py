@@ -22,6 +22,8 @@ from transformers.cache_utils import DynamicLayer
 from recbench.llm.attention import grouped_attention_forward, in_place_of_sdpa
 
 _NAME = "recbench_tree"
+# Slots that there is room for on a desk at first: as many as ten beams look at.
+_DESK = 128
 
 
 class Slots:
@@ -137,9 +139,9 @@ class _Columns:
     """
 
     def __init__(self, prompt: Tensor, room: int) -> None:
-        self._desk = prompt
-        self._store = _columns_like(prompt, room)
         self._n_prompt, self._n_slots = prompt.shape[2], 0
+        self._desk = _roomier(prompt, self._n_prompt, self._n_prompt + min(room, _DESK))
+        self._store = _columns_like(prompt, room)
 
     def add(self, new: Tensor) -> None:
         """Store new slots (B, heads, M, D)."""
@@ -153,7 +155,7 @@ class _Columns:
         """Return (B, heads, P + U, D): the prompt and some slots."""
         end = self._n_prompt + slots.numbers.shape[1]
         if end > self._desk.shape[2]:
-            self._desk = _roomier(self._desk, self._n_prompt, 2 * end - self._n_prompt)
+            self._desk = _roomier(self._desk, self._n_prompt, self._n_prompt + 2 * slots.numbers.shape[1])
         self._desk[:, :, self._n_prompt : end] = slots.of(self._store)
         return self._desk[:, :, :end]
 
