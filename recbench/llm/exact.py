@@ -25,6 +25,8 @@ from recbench.llm.writer import Prefix, TitleWriter
 _NONE = -1
 # Tokens of a stretch without branches that are fed at once, at most.
 _STRETCH = 8
+# The last tokens of a step may turn out not to matter: it may feed one for so many that were looked at before.
+_STEP_SHARE = 16
 # First steps to make room for in the tree of answers; it grows where a search needs more.
 _ROOM_STEPS = 16
 
@@ -37,9 +39,9 @@ class ExactSettings(StrictModel):
         ge=1,
         description="tokens of the trie looked at per query, at most; a query that needs more is not proven",
     )
-    first_tokens: int = Field(16, ge=1, description="tokens of one query fed to the model at once at first")
+    first_tokens: int = Field(32, ge=1, description="tokens of one query fed to the model at once at first")
     tokens_per_step: int = Field(
-        128, ge=1, description="the same later on: an eighth of what was looked at, between first_tokens and this"
+        64, ge=1, description="the same later on: a sixteenth of what was looked at, between first_tokens and this"
     )
 
 
@@ -139,11 +141,14 @@ class BoundedTrie:
             sequence through a node scores at most (the node's sum of log-probabilities) / divisor, whatever the
             penalty: sums are not positive, so the largest divisor gives the highest score. At a leaf it is the score.
         node_at: int64 (n_nodes,), the node at each place of the preorder.
+        stretch: int64 (n_nodes,), how many tokens to feed at once from a node on: as many as were fed since the last
+            branch before it, and one. Behind a branch the first tokens cost most, and may rule the rest out.
     """
 
     trie: DeviceTrie
     divisor: Tensor
     node_at: Tensor
+    stretch: Tensor
 
     @classmethod
     def of(cls, trie: DeviceTrie, length_penalty: float) -> BoundedTrie:
@@ -151,7 +156,18 @@ class BoundedTrie:
         longest, shortest = longest_and_shortest(trie.first_child.cpu().numpy(), trie.leaf.cpu().numpy())
         powers = np.maximum(np.arange(trie.max_length + 1, dtype=np.float64), 1.0) ** length_penalty
         divisor = torch.from_numpy(np.maximum(powers[longest], powers[shortest]))
-        return cls(trie, divisor.to(trie.token.device), trie.preorder.argsort())
+        node_at = trie.preorder.argsort()
+        return cls(trie, divisor.to(trie.token.device), node_at, _stretches(trie, node_at))
+
+
+def _stretches(trie: DeviceTrie, node_at: Tensor) -> Tensor:
+    """Return ``stretch`` of a :class:`BoundedTrie`."""
+    place = torch.arange(len(node_at), device=node_at.device)
+    # An only child stands right behind its parent.
+    is_only_child = F.pad(trie.n_children(node_at[:-1]) == 1, (1, 0))
+    since_branch = place - place.where(~is_only_child, 0).cummax(dim=0).values
+    fed = (1 + since_branch).clamp(max=_STRETCH)[trie.preorder]
+    return torch.minimum(trie.run.clamp(min=1), fed)
 
 
 @torch.no_grad()
@@ -246,9 +262,6 @@ class _Search:
         self.active = torch.arange(self.n_rows, device=self.device)
         self.threshold = torch.full((self.n_rows,), -torch.inf, dtype=torch.float64, device=self.device)
         self.expansions = torch.zeros(self.n_rows, dtype=torch.int64, device=self.device)
-        # Losses of tokens within stretches, to know what to expect of others: their sum and number, one nat at first.
-        self.lost = torch.ones(self.n_rows, dtype=torch.float64, device=self.device)
-        self.followed = torch.ones_like(self.lost)
         self.steps = 0
         self.frontier = self.finished = self.left = _nothing(self.device)
         self.chosen, self.length = self.left, self.left.row
@@ -265,10 +278,9 @@ class _Search:
         self._settle_finished()
         frontier = self.frontier.take(self.frontier.bound >= self.threshold[self.frontier.row])
         frontier = frontier.take(_best_first(frontier.row, frontier.bound))
-        # The last ones chosen may turn out not to matter; with an eighth of the work so far, little is lost by that.
         first, most = self.settings.first_tokens, self.settings.tokens_per_step
-        step = (self.expansions // 8).clamp(min=first).clamp(max=most)
-        length = self._stretches(frontier, step)
+        step = (self.expansions // _STEP_SHARE).clamp(min=first).clamp(max=most)
+        length = self.bounded.stretch[frontier.node]
         end = _cumsum_in_row(length, frontier.row, self.n_rows)
         left = self.settings.max_expansions - self.expansions
         now = (end - length < step[frontier.row]) & (end <= left[frontier.row])
@@ -282,27 +294,6 @@ class _Search:
         self.chosen, self.length = self.chosen.take(near), self.length[near]
         self._keep_rows(goes_on.nonzero().squeeze(1))
         return len(self.chosen.row) > 0
-
-    def _stretches(self, frontier: _Candidates, step: Tensor) -> Tensor:
-        """Return int64 (N,): how many tokens to feed from each node on, if it is chosen.
-
-        A stretch ends where its bound is expected to fall below that of the last node of this step: what comes then
-        may turn out not to matter, and can still be fed when it does. The expectation is the row's mean loss per
-        token within stretches so far.
-
-        Args:
-            frontier: sorted by row, best first.
-            step: int64 (B,), tokens that each row is to feed.
-        """
-        place = _cumsum_in_row(torch.ones_like(frontier.row), frontier.row, self.n_rows)
-        is_last = place == step[frontier.row]
-        floor = self.threshold.clone()
-        floor[frontier.row[is_last]] = frontier.bound[is_last]
-        # Where all nodes are fed there is no last one; the threshold alone rules tokens out.
-        floor = torch.maximum(floor, self.threshold)[frontier.row]
-        room = (frontier.total - floor * self.bounded.divisor[frontier.node]).clamp(min=0)
-        expected = 1 + (room / (self.lost / self.followed)[frontier.row]).clamp(max=_STRETCH - 1).long()
-        return torch.minimum(self.trie.run[frontier.node].clamp(min=1), expected)
 
     def expand(self) -> None:
         """Feed the chosen nodes and the stretches without branches that follow; score the children of their ends."""
@@ -329,8 +320,6 @@ class _Search:
         inner = inner.nonzero().squeeze(1)
         node = self.bounded.node_at[place[inner] + 1]
         added = self._step_scores(row[inner], node, logprobs[inner, trie.token[node]])
-        self.lost.index_add_(0, row[inner], -added)
-        self.followed.index_add_(0, row[inner], torch.ones_like(added))
         end = _Candidates(
             chosen.row,
             self.bounded.node_at[place[last]],

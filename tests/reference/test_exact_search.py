@@ -265,3 +265,17 @@ def test_lengths_below_every_node(titles) -> None:
             check(child, depth + 1)
 
     check(0, 0)
+
+
+def test_stretches_grow_with_what_was_followed() -> None:
+    # One title of 20 tokens alone behind its second token, another that ends soon.
+    titles = [(1, 1, *[2] * 17, END), (1, 2, END), (3, END)]
+    trie = DeviceTrie.of(build_trie(titles), torch.device("cpu"))
+    bounded = BoundedTrie.of(trie, 1.0)
+    node, lengths = 0, []
+    for token in titles[0]:
+        children = range(int(trie.first_child[node]), int(trie.first_child[node + 1]))
+        node = next(child for child in children if trie.token[child] == token)
+        lengths.append(int(bounded.stretch[node]))
+    # The first token has two continuations. Behind the branch stretches double, up to 8, and stop before the end token.
+    assert lengths == [1, 1, 2, 3, 4, 5, 6, 7, 8, 8, 8, 8, 7, 6, 5, 4, 3, 2, 1, 1]
