@@ -26,7 +26,7 @@ _NONE = -1
 # Tokens of a stretch without branches that are fed at once, at most.
 _STRETCH = 8
 # The last tokens of a step may turn out not to matter: it may feed one for so many that were looked at before.
-_STEP_SHARE = 16
+_STEP_SHARE = 32
 # First steps to make room for in the tree of answers; it grows where a search needs more.
 _ROOM_STEPS = 16
 
@@ -41,7 +41,7 @@ class ExactSettings(StrictModel):
     )
     first_tokens: int = Field(32, ge=1, description="tokens of one query fed to the model at once at first")
     tokens_per_step: int = Field(
-        64, ge=1, description="the same later on: a sixteenth of what was looked at, between first_tokens and this"
+        256, ge=1, description="the same later on: a thirty-second of what was looked at, between first_tokens and this"
     )
 
 
