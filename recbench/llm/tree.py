@@ -88,7 +88,7 @@ class AnswerTree:
         path = _new_paths(self._paths, parent, self.n_slots, depth)
         self._remember(path)
         view = _look_at(path, self.n_slots, self._lane or path.shape[1])
-        self._cache.lanes = view.lanes
+        self._cache.lanes[:] = view.lanes
         prompt = self._prompt_mask.bool()
         visible = torch.cat([prompt[:, None].expand(-1, token.shape[1], -1), view.visible], dim=2)
         n_before = prompt.sum(dim=1, keepdim=True)

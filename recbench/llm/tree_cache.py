@@ -70,14 +70,14 @@ class TreeCache(DynamicCache):
         room: slots to make room for at first.
 
     Attributes:
-        lanes: of the next model call; empty while the prompt is read.
+        lanes: of the model call under way, the same list for all layers; empty while the prompt is read.
     """
 
     def __init__(self, lm: PreTrainedModel, read: Cache, room: int) -> None:
         super().__init__()
-        layers = read.layers or [None] * lm.config.get_text_config().num_hidden_layers
-        self.layers = [_TreeLayer(self, layer, room) for layer in layers]
         self.lanes: list[Lane] = []
+        layers = read.layers or [None] * lm.config.get_text_config().num_hidden_layers
+        self.layers = [_TreeLayer(self.lanes, layer, room) for layer in layers]
 
     def end_prompt(self) -> None:
         """Take all columns so far as the prompt."""
@@ -94,14 +94,14 @@ class _TreeLayer(DynamicLayer):
     """Keys and values of one layer.
 
     Args:
-        cache: what it is a layer of.
+        lanes: of the model call under way.
         read: the layer whose columns the prompt begins with; None for an empty one.
         room: slots to make room for at first.
     """
 
-    def __init__(self, cache: TreeCache, read: DynamicLayer | None, room: int) -> None:
+    def __init__(self, lanes: list[Lane], read: DynamicLayer | None, room: int) -> None:
         super().__init__()
-        self._cache, self._room = cache, room
+        self._lanes, self._room = lanes, room
         if read is not None and read.is_initialized:
             super().update(read.keys, read.values)
 
@@ -114,11 +114,11 @@ class _TreeLayer(DynamicLayer):
 
     def update(self, key_states: Tensor, value_states: Tensor, *_: object, **__: object) -> tuple[Tensor, Tensor]:
         """Keep new columns. Returns what the first lane looks at."""
-        if not self._cache.lanes:
+        if not self._lanes:
             return super().update(key_states, value_states)
         self._keys.add(key_states)
         self._values.add(value_states)
-        return self.look_at(self._cache.lanes[0].slots)
+        return self.look_at(self._lanes[0].slots)
 
     def look_at(self, slots: Slots) -> tuple[Tensor, Tensor]:
         """Return keys and values (B, heads, P + U, D) of the prompt and of some slots, until the next such call."""
@@ -214,7 +214,7 @@ AttentionInterface.register(_NAME, _tree_attention_forward)
 
 def takes_lanes(lm: PreTrainedModel) -> bool:
     """Whether a model's attention can go lane by lane; it must run with "sdpa"."""
-    return lm.config._attn_implementation == "sdpa"
+    return lm.get_decoder().config._attn_implementation == "sdpa"
 
 
 def tree_attention(lm: PreTrainedModel) -> AbstractContextManager[None]:

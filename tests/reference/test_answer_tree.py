@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -217,3 +219,19 @@ def test_layers_of_an_unknown_kind_are_refused() -> None:
     writer.lm.config.layer_types = ["full_attention", "chunked_attention"]
     with pytest.raises(ConfigError, match="chunked_attention"):
         AnswerTree(writer, prefix, 4)
+
+
+@torch.no_grad()
+def test_what_a_tree_held_is_free_as_soon_as_it_is_gone() -> None:
+    writer = make_writer("qwen2")
+    tree = AnswerTree(writer, writer.read(*left_pad(PROMPTS)), 4)
+    tree.start()
+    tree.extend(torch.full((3, 20), 5), torch.full((3, 20), ROOT))
+    cache = weakref.ref(tree._cache)
+    # A cycle would keep the keys and values of finished batches until the garbage collector comes by.
+    gc.disable()
+    try:
+        del tree
+        assert cache() is None
+    finally:
+        gc.enable()
