@@ -195,10 +195,15 @@ class RecordedTree(AnswerTree):
         super().__init__(*arguments)
         self.log = log
 
-    def extend(self, token: Tensor, parent: Tensor, depth: int = 1) -> Tensor:
+    def start(self, *arguments: Any) -> Tensor:
         """See :class:`AnswerTree`."""
-        self.log.append(("extend", (token, parent, depth)))
-        return super().extend(token, parent, depth)
+        self.log.append(("start", arguments))
+        return super().start(*arguments)
+
+    def extend(self, *arguments: Any) -> Tensor:
+        """See :class:`AnswerTree`."""
+        self.log.append(("extend", arguments))
+        return super().extend(*arguments)
 
     def keep(self, rows: Tensor) -> None:
         """See :class:`AnswerTree`."""
@@ -222,18 +227,20 @@ def replay_without_trie(work: Workload, recorder: Recorder) -> None:
     """Make the same model calls; after each, choose the best tokens of the whole vocabulary as plain beams would."""
     for (ids, mask), calls in zip(work.batches, recorder.calls, strict=True):
         tree, head = AnswerTree(work.writer, work.writer.read(ids, mask), BEAMS * 32), LogprobHead(work.writer)
-        logprobs = head(tree.start()).unsqueeze(1)
         for name, arguments in calls:
-            if name == "keep":
+            read = {"start": tree.start, "extend": tree.extend}.get(name)
+            if read is None:
                 tree.keep(*arguments)
-            else:
-                _best_tokens(logprobs)
-                logprobs = head(tree.extend(*arguments))
-        _best_tokens(logprobs)
+                continue
+            token, _, _, real = arguments
+            rows = torch.arange(token.numel()) if real is None else real.cpu()
+            _best_tokens(head(read(*arguments)), (rows // token.shape[1]).bincount().tolist())
 
 
-def _best_tokens(logprobs: Tensor) -> None:
-    logprobs.flatten(1).topk(2 * BEAMS, dim=1).indices.tolist()
+def _best_tokens(logprobs: Tensor, counts: list[int]) -> None:
+    """Choose for every row the best tokens; the places of a row, ``counts`` of them, follow each other."""
+    best = [of_row.flatten().topk(2 * BEAMS).indices for of_row in logprobs.split(counts) if len(of_row)]
+    torch.stack(best).tolist()
 
 
 def same_lists(ours: Sequence[BeamResult], theirs: list[list[tuple[int, float]]], tolerance: float) -> bool:
@@ -290,7 +297,8 @@ def measure(work: Workload, penalty: float, device: str, repeats: int, baseline:
     recorder = Recorder()
     with patch.object(beam, "AnswerTree", recorder.tree):
         ours = decode_ours(work, trie, penalty)
-    answer_tokens = sum(call[1][0].numel() for calls in recorder.calls for call in calls if call[0] == "extend")
+    reads = [arguments for calls in recorder.calls for name, arguments in calls if name != "keep"]
+    answer_tokens = sum(token.numel() if real is None else len(real) for token, _, _, real in reads)
     requests = sum(len(ids) for ids, _ in work.batches)
 
     def decode() -> None:
@@ -305,7 +313,7 @@ def measure(work: Workload, penalty: float, device: str, repeats: int, baseline:
         "requests_per_s": requests / ours_s,
         "answer_tokens_per_s": answer_tokens / ours_s,
         "steps": sum(result.steps for result in ours),
-        "model_calls": sum(call[0] == "extend" for calls in recorder.calls for call in calls),
+        "model_calls": len(reads),
         "constraint_share": 1 - plain.over(timed, "wall"),
         "constraint_share_cpu": 1 - plain.over(timed, "cpu"),
     }

@@ -8,7 +8,7 @@ the query heads of a group become further queries of their one key and value hea
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch.nn.functional as F
@@ -55,21 +55,16 @@ def grouped_attention_forward(
 AttentionInterface.register(_NAME, grouped_attention_forward)
 
 
-def grouped_attention(lm: PreTrainedModel) -> AbstractContextManager[None]:
-    """Let a model that runs with "sdpa" attend without copies, under masks (B, 1, N, C); other models stay as is."""
-    return in_place_of_sdpa(lm, _NAME)
-
-
 @contextmanager
-def in_place_of_sdpa(lm: PreTrainedModel, name: str) -> Iterator[None]:
-    """Inside, a model that runs with "sdpa" attends in another registered way; other models stay as is."""
+def grouped_attention(lm: PreTrainedModel) -> Iterator[None]:
+    """Inside, a model that runs with "sdpa" attends without copies, under masks (B, 1, N, C); others stay as is."""
     # Attention layers ask this configuration at every call. `set_attn_implementation` comes to the same, but looks at
     # every module of the model first, which takes as long as a layer of a small one.
     config = lm.get_decoder().config
     if config._attn_implementation != "sdpa":
         yield
         return
-    config._attn_implementation = name
+    config._attn_implementation = _NAME
     try:
         yield
     finally:

@@ -5,11 +5,12 @@ none, so a beam without continuation ends. The rules are those of Hugging Face's
 ``early_stopping=False`` (the published code's setting), applied to every row on its own, so that a row's result does
 not depend on its batch-mates. Equal scores are ordered: the better parent first, then the smaller token.
 
-Where the trie has only one way to go on, the tokens to come are known before the search gets there. They are read
-together in one model call ("a stretch"), and the steps over them need no call of their own.
+Where the titles of a row's beams can go on in no more than K ways, all of these ways will be beams, whatever the model
+says. So they are read together with the beams in one model call, and the steps over them need no call of their own.
+Each row goes as far as it can between two calls, so rows need not be at the same step.
 
 Dimensions: B rows asked for, R rows still searched, K beams kept, M beams alive in the fullest row, W children of the
-widest node, N tokens fed to a row in one call, D tokens of the longest stretch, V vocabulary.
+widest node, N tokens read in one call, V vocabulary.
 """
 
 from __future__ import annotations
@@ -27,10 +28,9 @@ from recbench.llm.trie import TokenTrie
 from recbench.llm.writer import Prefix, TitleWriter
 
 _NONE = -1
-# Tokens of a stretch that are read at once. Reading more saves model calls, but what was read is lost if the beam is
-# dropped on the way, so it must come nearly for free: calls of this many tokens cost little more than small ones.
-_STRETCHES = (1, 2, 4, 8, 16, 32, 64)
-_CHEAP_CALL = {"cpu": 96, "cuda": 256}
+# Tokens of a row that are read at once, unless its beams alone are more. Reading ahead saves model calls, but some of
+# what was read is lost if the row ends on the way.
+_AHEAD = 32
 # Dropping finished rows copies the cache of the others, so it waits until a good part has finished.
 _DROP_BELOW = 0.75
 # Slots to make room for at first, per beam; few titles are longer.
@@ -58,6 +58,7 @@ class DeviceTrie:
 
     Attributes:
         token, first_child, leaf, preorder, max_length: see :class:`TokenTrie`.
+        parent: (n_nodes,), the node above each one; 0 for the root.
         run: (n_nodes,), how many nodes with a single child follow each other from a node on, itself included.
         preorder_token: (n_nodes,), tokens of the nodes in preorder.
     """
@@ -67,6 +68,7 @@ class DeviceTrie:
     leaf: Tensor
     preorder: Tensor
     max_length: int
+    parent: Tensor
     run: Tensor
     preorder_token: Tensor
 
@@ -87,6 +89,7 @@ class DeviceTrie:
             leaf=on_device(trie.leaf),
             preorder=on_device(trie.preorder),
             max_length=trie.max_length,
+            parent=on_device(np.concatenate([[0], np.repeat(place, np.diff(trie.first_child))])),
             run=on_device(run[trie.preorder]),
             preorder_token=on_device(trie.token[nodes]),
         )
@@ -134,36 +137,18 @@ def beam_search(
     """
     search = _Search(writer, prefix, trie, n_beams, guide)
     sequence, score = search.beams.finished_sequence.clone(), search.beams.finished_score.clone()
-    for step in range(1, trie.max_length + 1):
+    steps = 0
+    while True:
+        search.read()
+        search.advance(length_penalty)
         beams = search.beams
-        search.advance(step, length_penalty)
-        work = beams.work(trie)
-        if work.rows <= _DROP_BELOW * len(beams.row):
+        n_live, step = torch.stack([beams.alive.any(dim=1).sum(), beams.step.max()]).tolist()
+        steps = max(steps, step)
+        if n_live <= _DROP_BELOW * len(beams.row):
             sequence[beams.row], score[beams.row] = beams.finished_sequence, beams.finished_score
-            if work.rows == 0:
-                break
+            if n_live == 0:
+                return BeamResult(sequence, score, steps)
             search.drop_finished()
-        search.read(work)
-    return BeamResult(sequence, score, step)
-
-
-@dataclass(frozen=True)
-class _Work:
-    """What the next step has to do.
-
-    Attributes:
-        rows: rows that go on.
-        beams: M.
-        children: W.
-        tokens: N, 0 if all continuations are known already.
-        stretch: D, at most.
-    """
-
-    rows: int
-    beams: int
-    children: int
-    tokens: int
-    stretch: int
 
 
 @dataclass
@@ -172,91 +157,121 @@ class _Beams:
 
     Attributes:
         row: int64 (R,), which row of the batch each is.
+        step: int64 (R,), tokens of a row's running beams.
         node, score: (R, K), trie node and sum of log-probabilities of the running beams, best first; -inf is a dead
-            beam.
-        slot: (R, K), where the node's token is in the tree of answers if it was read, else where its parent's is.
-        n_read: (R, K), tokens of the beam's stretch that were read, from the node on; 0 if the node was not.
+            beam, and all beams of a row that is done are dead.
+        slot: (R, K), where the node's parent is in the tree of answers.
+        at: (R, K), the node's number among the tokens of the last model call, -1 if it was not read.
         finished_sequence, finished_score: (R, K), best first.
-        done: bool (R,), rows whose result can change no more.
     """
 
     row: Tensor
+    step: Tensor
     node: Tensor
     score: Tensor
     slot: Tensor
-    n_read: Tensor
+    at: Tensor
     finished_sequence: Tensor
     finished_score: Tensor
-    done: Tensor
 
     @classmethod
     def start(cls, rows: int, n_beams: int, device: torch.device) -> _Beams:
-        """Return one beam per row that stands on the root, which was read."""
+        """Return one beam per row that stands on the root."""
         score = torch.full((rows, n_beams), -torch.inf, device=device)
         score[:, 0] = 0.0
+        row = torch.arange(rows, device=device)
         zeros = torch.zeros((rows, n_beams), dtype=torch.int64, device=device)
         return cls(
-            row=torch.arange(rows, device=device),
+            row=row,
+            step=torch.zeros_like(row),
             node=zeros,
             score=score,
             slot=zeros + ROOT,
-            n_read=zeros + 1,
+            at=zeros + _NONE,
             finished_sequence=zeros + _NONE,
             finished_score=torch.full_like(score, -torch.inf),
-            done=torch.zeros(rows, dtype=torch.bool, device=device),
         )
+
+    @property
+    def alive(self) -> Tensor:
+        """bool (R, K): beams that run."""
+        return self.score > -torch.inf
 
     def take(self, rows: Tensor) -> _Beams:
         """Return only these rows."""
         return _Beams(*(getattr(self, field.name)[rows] for field in fields(self)))
 
-    def to_read(self, trie: DeviceTrie, stretch: int) -> Tensor:
-        """Return int64 (R, K): how many tokens each beam wants read, at most ``stretch``, 0 where it needs none."""
-        needs = (self.n_read == 0) & torch.isfinite(self.score) & ~self.done[:, None]
-        return trie.run[self.node].clamp(1, stretch).where(needs, 0)
+    def where(self, rows: Tensor, other: _Beams) -> _Beams:
+        """Return these rows, bool (R,), and the others of ``other``."""
+        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
+        return _Beams(*(own.where(rows.view(-1, *[1] * (own.ndim - 1)), theirs) for own, theirs in pairs))
 
-    def work(self, trie: DeviceTrie) -> _Work:
-        """Return what comes next, with one wait for the device."""
-        alive = torch.isfinite(self.score) & ~self.done[:, None]
-        longest = self.to_read(trie, _STRETCHES[-1])
-        by_stretch = [longest.clamp(max=stretch) for stretch in _STRETCHES]
-        tokens_per_row = torch.stack(by_stretch).sum(dim=2).amax(dim=1)
-        children = trie.n_children(self.node).where(alive, 0)
-        sizes = torch.stack([(~self.done).sum(), alive.sum(dim=1).max(), children.max()])
-        rows, beams, widest, *tokens = torch.cat([sizes, tokens_per_row]).tolist()
-        cheap = [n for n, fed in enumerate(tokens) if rows * fed <= _CHEAP_CALL[self.node.device.type]]
-        choice = max(cheap, default=0)
-        return _Work(rows, beams, widest, tokens[choice], _STRETCHES[choice])
-
-    def advance(self, best: _Best, trie: DeviceTrie, step: int, length_penalty: float) -> None:
-        """Take the best 2 K continuations of this step: finish some, keep the others running."""
+    def after(self, best: _Best, trie: DeviceTrie, reading: _Reading, length_penalty: float) -> _Beams:
+        """Return all rows one token on, by the best 2 K continuations: some finish, the others run on."""
         n_beams = self.node.shape[1]
+        power = (self.step + 1)[:, None] ** length_penalty
+        finished_sequence, finished_score = self.finished_sequence, self.finished_score
         leaf = trie.leaf[best.node]
-        ends = (leaf >= 0) & torch.isfinite(best.score)
-        # Only a continuation among the K best may finish; the others are there to keep K running.
-        finishes = ends & ~self.done[:, None]
-        finishes[:, n_beams:] = False
-        final = (best.score / step**length_penalty).where(finishes, -torch.inf)
-        merged_score = torch.cat([self.finished_score, final], dim=1)
-        merged_sequence = torch.cat([self.finished_sequence, leaf.where(finishes, _NONE)], dim=1)
-        kept = _best_columns(merged_score, n_beams)
-        self.finished_score, self.finished_sequence = merged_score.gather(1, kept), merged_sequence.gather(1, kept)
-
-        ended = ends | self.done[:, None]
+        ends = leaf >= 0
+        if ends.any():
+            # Only a continuation among the K best may finish; the others are there to keep K running.
+            final = (best.score / power).where(ends, -torch.inf)[:, :n_beams]
+            merged_score = torch.cat([finished_score, final], dim=1)
+            merged_sequence = torch.cat([finished_sequence, leaf[:, :n_beams]], dim=1)
+            kept = _best_columns(merged_score, n_beams)
+            finished_score, finished_sequence = merged_score.gather(1, kept), merged_sequence.gather(1, kept)
         if length_penalty == 0:
             # Sums only fall, so a beam that is no better than the worst listed title cannot enter the list any more,
             # and neither can any that it would have kept out.
-            ended |= best.score <= self.finished_score[:, -1:]
-        running = best.score.masked_fill(ended, -torch.inf)
-        kept = _best_columns(running, n_beams)
-        self.score, self.node = running.gather(1, kept), best.node.gather(1, kept)
-        parent = best.parent.gather(1, kept)
-        n_read = self.n_read.gather(1, parent)
-        # The next token of a stretch was read with it, in the next slot.
-        self.slot = self.slot.gather(1, parent) + (n_read > 1)
-        self.n_read = (n_read - 1).clamp(min=0)
-        best_possible = self.score[:, 0] / step**length_penalty
-        self.done = self.done | (best_possible <= self.finished_score[:, -1]) | torch.isinf(self.score[:, 0])
+            ends = ends | (best.score <= finished_score[:, -1:])
+        # The best continuations are in order; those that do not end stay in it.
+        kept = ends.byte().sort(dim=1, stable=True).indices[:, :n_beams]
+        score = best.score.masked_fill(ends, -torch.inf).gather(1, kept)
+        score = score.masked_fill(score[:, :1] / power <= finished_score[:, -1:], -torch.inf)
+        node = best.node.gather(1, kept)
+        at = self.at.gather(1, best.parent.gather(1, kept))
+        return _Beams(
+            row=self.row,
+            step=self.step + 1,
+            node=node,
+            score=score,
+            slot=reading.slot[at.clamp(min=0)],
+            at=reading.find(node),
+            finished_sequence=finished_sequence,
+            finished_score=finished_score,
+        )
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """What one model call read.
+
+    Attributes:
+        key: int64 (N,), ascending: row * nodes of the trie + node.
+        n_nodes: of the trie.
+        slot: int64 (N,), where each token is in the tree of answers.
+        logprobs: float32 (N, V), of what follows each token.
+    """
+
+    key: Tensor
+    n_nodes: int
+    slot: Tensor
+    logprobs: Tensor
+
+    def find(self, node: Tensor) -> Tensor:
+        """Return int64 (R, X): the number of a row's nodes (R, X) in this call, -1 where they were not read."""
+        return _find(self.key, _keys(node, self.n_nodes))
+
+
+def _keys(node: Tensor, n_nodes: int) -> Tensor:
+    """Return int64 (R, X): one number for a row and its node (R, X)."""
+    return torch.arange(len(node), device=node.device)[:, None] * n_nodes + node
+
+
+def _find(ascending: Tensor, wanted: Tensor) -> Tensor:
+    """Return int64 (...): where each of ``wanted`` (...) stands in ``ascending`` (N,), -1 where it is missing."""
+    place = torch.searchsorted(ascending, wanted).clamp(max=len(ascending) - 1)
+    return place.where(ascending[place] == wanted, _NONE)
 
 
 @dataclass(frozen=True)
@@ -269,15 +284,11 @@ class _Best:
 
 
 class _Search:
-    """A search between two steps: every running beam's continuations are known.
+    """A search between two model calls.
 
     Attributes:
         beams: the beams.
-        work: what the next step has to do.
-        logprobs: float32 (R, N, W), after the tokens of the last model call.
-        at: int64 (R, M), where in ``logprobs`` a beam's node is, if that call read it.
-        only: float32 (R, 1 + slots), log-probability of the only continuation of the token in each slot, those of the
-            root first; without meaning where there are several.
+        reading: what the last model call read; none before the first one.
     """
 
     def __init__(
@@ -286,71 +297,106 @@ class _Search:
         self.trie = trie
         self.guide = guide if guide is not None and guide.alpha != 1.0 else None
         self.beams = _Beams.start(prefix.mask.shape[0], n_beams, prefix.mask.device)
-        self.work = self.beams.work(trie)
         self.tree = AnswerTree(writer, prefix, n_beams * _ROOM)
         self.head = LogprobHead(writer)
-        self.logprobs = self.head(self.tree.start()).unsqueeze(1)
-        self.at = torch.zeros_like(self.beams.node)
-        self.only = self.logprobs[:, :, trie.preorder_token[1]]
+        self.reading: _Reading | None = None
 
-    def advance(self, step: int, length_penalty: float) -> None:
-        """Move all beams one token on."""
-        self.beams.advance(self._best(2 * self.beams.node.shape[1]), self.trie, step, length_penalty)
+    def advance(self, length_penalty: float) -> None:
+        """Move every row on, as far as what follows its beams is known."""
+        assert self.reading is not None
+        while True:
+            beams, trie = self.beams, self.trie
+            alive = beams.alive
+            moves = alive.any(dim=1) & ~(alive & (beams.at < 0)).any(dim=1)
+            children = trie.n_children(beams.node).where(alive & moves[:, None], 0)
+            n_children, n_beams = torch.stack([children.max(), (children > 0).sum(dim=1).max()]).tolist()
+            if n_children == 0:
+                return
+            best = self._best(children[:, :n_beams], n_children, self.reading.logprobs)
+            self.beams = beams.after(best, trie, self.reading, length_penalty).where(moves, beams)
 
-    def _best(self, n_best: int) -> _Best:
+    def _best(self, count: Tensor, widest: int, logprobs: Tensor) -> _Best:
+        """Return the best continuations of all rows.
+
+        Args:
+            count: int64 (R, M), children of each beam's node.
+            widest: W.
+            logprobs: float32 (N, V), of what follows the tokens of the last call.
+        """
         beams, trie = self.beams, self.trie
-        node, score = beams.node[:, : self.work.beams], beams.score[:, : self.work.beams]
-        first, count = trie.first_child[node].unsqueeze(2), trie.n_children(node).unsqueeze(2)
-        place = torch.arange(self.work.children, device=node.device)
-        is_child = place < count
-        child = torch.where(is_child, first + place, 0)
-        logprob = self.only.gather(1, beams.slot[:, : self.work.beams] + 1).unsqueeze(2)
-        if self.work.children > 1:
-            row = torch.arange(len(node), device=node.device)[:, None, None]
-            at = self.at[:, : self.work.beams, None]
-            logprob = self.logprobs[row, at, trie.token[child]].where(count > 1, logprob)
+        n_beams = count.shape[1]
+        first = trie.first_child[beams.node[:, :n_beams]]
+        place = torch.arange(widest, device=count.device)
+        is_child = place < count[:, :, None]
+        child = torch.where(is_child, first[:, :, None] + place, 0)
+        logprob = logprobs[beams.at[:, :n_beams, None].clamp(min=0), trie.token[child]]
         if self.guide is not None:
             share = self.guide.share_logprob[beams.row[:, None, None], child]
             logprob = self.guide.alpha * logprob + (1.0 - self.guide.alpha) * share
-        total = (score.unsqueeze(2) + logprob).where(is_child, -torch.inf).flatten(1)
+        total = (beams.score[:, :n_beams, None] + logprob).where(is_child, -torch.inf).flatten(1)
+        n_best = 2 * beams.node.shape[1]
         total = F.pad(total, (0, max(n_best - total.shape[1], 0)), value=-torch.inf)
         column = _best_columns(total, n_best)
         total = total.gather(1, column)
-        parent = (column // self.work.children).clamp(max=self.work.beams - 1)
-        child = first.squeeze(2).gather(1, parent) + column % self.work.children
+        parent = (column // widest).clamp(max=n_beams - 1)
+        child = first.gather(1, parent) + column % widest
         return _Best(parent, child.where(torch.isfinite(total), 0), total)
 
     def drop_finished(self) -> None:
         """Go on with the other rows only."""
-        live = (~self.beams.done).nonzero().squeeze(1)
+        live = self.beams.alive.any(dim=1).nonzero().squeeze(1)
         self.tree.keep(live)
-        self.beams, self.only = self.beams.take(live), self.only[live]
+        self.beams = self.beams.take(live)
 
-    def read(self, work: _Work) -> None:
-        """Read the stretches of all beams whose continuations are not known."""
-        self.work = work
-        if work.tokens == 0:
-            return
-        beams, trie = self.beams, self.trie
-        length = beams.to_read(trie, work.stretch)[:, : work.beams]
-        # The stretches of a row lie behind each other; ``beam`` is whose stretch a token belongs to.
-        end = length.cumsum(dim=1)
-        self.at = (end - length).clamp(max=work.tokens - 1)
-        column = torch.arange(work.tokens, device=end.device).expand(len(end), -1).contiguous()
-        beam = torch.searchsorted(end, column, right=True)
-        is_token = beam < work.beams
-        beam = beam.clamp(max=work.beams - 1)
-        offset = column - self.at.gather(1, beam)
-        place = (trie.preorder[beams.node[:, : work.beams]].gather(1, beam) + offset).where(is_token, 1)
+    def read(self) -> None:
+        """Read all beams, and ahead of them. The root's token is the prompt's last one, which the tree knows."""
+        trie, n_nodes = self.trie, len(self.trie.token)
+        node, wanted, n_levels = self._ahead()
+        slot = F.pad(self.beams.slot, (0, node.shape[1] - self.beams.slot.shape[1]))
+        counts = wanted.sum(dim=1)
+        n_read, width = torch.stack([counts.sum(), counts.max()]).tolist()
+        # A parent has a smaller number than its children, so it stands before them.
+        key, order = _keys(node, n_nodes).where(wanted, len(node) * n_nodes).flatten().sort()
+        key, slot = key[:n_read], slot.flatten()[order[:n_read]]
+        row, node = key // n_nodes, key % n_nodes
+        column = torch.arange(n_read, device=key.device) - (counts.cumsum(0) - counts)[row]
         first_slot = self.tree.n_slots
-        parent = torch.where(offset == 0, beams.slot.gather(1, beam), first_slot + column - 1).where(is_token, ROOT)
-        self.logprobs = self.head(self.tree.extend(trie.preorder_token[place], parent, work.stretch))
-        following = trie.preorder_token[place + 1].unsqueeze(2)
-        self.only = torch.cat([self.only, self.logprobs.gather(2, following).squeeze(2)], dim=1)
-        was_read = length > 0
-        slot, n_read = beams.slot[:, : work.beams], beams.n_read[:, : work.beams]
-        slot.copy_(torch.where(was_read, first_slot + self.at, slot))
-        n_read.copy_(torch.where(was_read, length, n_read))
+        parent = _find(key, row * n_nodes + trie.parent[node])
+        parent_slot = torch.where(parent >= 0, first_slot + column[parent], slot)
+        place = row * width + column
+        shape = (len(counts), width)
+        tokens = torch.zeros(shape, dtype=torch.int64, device=key.device)
+        parents = torch.full_like(tokens, ROOT)
+        tokens.view(-1)[place], parents.view(-1)[place] = trie.token[node], parent_slot
+        read = self.tree.start if self.reading is None else self.tree.extend
+        hidden = read(tokens, parents, n_levels, place if n_read < tokens.numel() else None)
+        self.reading = _Reading(key, n_nodes, first_slot + column, self.head(hidden))
+        self.beams.at = self.reading.find(self.beams.node)
+
+    def _ahead(self) -> tuple[Tensor, Tensor, int]:
+        """Return what to read: nodes int64 (R, X) that are wanted, bool (R, X), and how many levels of the trie.
+
+        The first K columns are the beams.
+        """
+        trie, node, wanted = self.trie, self.beams.node, self.beams.alive
+        n_beams = node.shape[1]
+        place = torch.arange(n_beams, device=node.device).expand(len(node), -1).contiguous()
+        levels = [(node, wanted)]
+        n_tokens = wanted.sum(dim=1)
+        while True:
+            count = trie.n_children(node).where(wanted, 0)
+            end = count.cumsum(dim=1)
+            ways = end[:, -1]
+            goes_on = (ways > 0) & (ways <= n_beams) & (n_tokens + ways <= _AHEAD)
+            if not goes_on.any():
+                return torch.cat([n for n, _ in levels], dim=1), torch.cat([w for _, w in levels], dim=1), len(levels)
+            parent = torch.searchsorted(end, place, right=True).clamp(max=n_beams - 1)
+            child = trie.first_child[node].gather(1, parent) + place - (end - count).gather(1, parent)
+            wanted = (place < ways[:, None]) & goes_on[:, None]
+            node = child.where(wanted, 0)
+            wanted = wanted & (trie.leaf[node] < 0)
+            n_tokens = n_tokens + wanted.sum(dim=1)
+            levels.append((node, wanted))
 
 
 def _best_columns(score: Tensor, n_best: int) -> Tensor:

@@ -219,7 +219,9 @@ class _Candidates:
 
     def take(self, which: Tensor) -> _Candidates:
         """Return some of them, by mask or index."""
-        return _Candidates(*(getattr(self, name)[which] for name in self.__dataclass_fields__))
+        if which.dtype == torch.bool:
+            which = which.nonzero().squeeze(1)
+        return _Candidates(*(getattr(self, name).index_select(0, which) for name in self.__dataclass_fields__))
 
     def join(self, other: _Candidates) -> _Candidates:
         """Return both."""
@@ -311,7 +313,8 @@ class _Search:
         parent = torch.full_like(token, ROOT)
         token[tree_row, column] = trie.preorder_token[place]
         parent[tree_row, column] = torch.where(offset == 0, chosen.slot[of], first_slot + column - 1)
-        logprobs = self.head(self.tree.extend(token, parent, depth)[tree_row, column])
+        real = tree_row * width + column if len(of) < token.numel() else None
+        logprobs = self.head(self.tree.extend(token, parent, depth, real))
         self.expansions.index_add_(0, chosen.row, length)
 
         last = length.cumsum(0) - 1

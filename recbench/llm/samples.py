@@ -15,7 +15,7 @@ from torch import Tensor
 
 from recbench.llm.attention import grouped_attention
 from recbench.llm.frozen_head import frozen_head_logprobs
-from recbench.llm.tree import LayerKinds
+from recbench.llm.layer_kinds import LayerKinds
 from recbench.llm.writer import Prefix, TitleWriter, copy_cache, positions, token_logprobs
 
 

@@ -52,15 +52,14 @@ def sample_titles(
         length = torch.where(running, stretch + 1, 0)
         width = int(length.max())
         column = torch.arange(width, device=node.device)
-        # Rows that need fewer tokens, or none, read any others in the places left over.
         is_token = column < length[:, None]
         place = torch.where(is_token, trie.preorder[first][:, None] + column, 1)
         parent = torch.where(column == 0, slot[:, None], tree.n_slots + column - 1).where(is_token, ROOT)
         slot = torch.where(running, tree.n_slots + length - 1, slot)
         depth = depth + length
-        rows = torch.arange(len(node), device=node.device)
-        hidden = tree.extend(trie.preorder_token[place], parent, width)
-        logits = writer.logits(hidden[rows, (length - 1).clamp(min=0)])
+        hidden = tree.extend(trie.preorder_token[place], parent, width, is_token.flatten().nonzero().squeeze(1))
+        # Rows that have ended get what nobody asks for.
+        logits = writer.logits(hidden[(length.cumsum(0) - 1).clamp(min=0)])
 
 
 def _choose(logits: Tensor, trie: DeviceTrie, node: Tensor, point: Tensor, temperature: float) -> Tensor:

@@ -3,40 +3,54 @@
 Searches (beam, exact) try many answers of the same prompt, which share their beginnings. Here every token of these
 answers is kept once, in a "slot" behind the prompt, and an attention mask shows it the prompt, its own ancestors and
 itself. So the prompt is read once and stored once, a token that several answers share is computed once, and nothing
-is ever copied or reordered when a search changes its mind. A token looks at those slots only that are on the path of a
-token of its lane (see :mod:`recbench.llm.tree_cache`): in a long search they are a small part of all.
+is ever copied or reordered when a search changes its mind.
 
-Dimensions: B rows, P columns of prompt and pending inputs (left-padded), S slots, M new tokens per row, U slots that a
-lane looks at, N lanes, W tokens of a lane, L tokens of the longest path, C columns in all, H hidden.
+Dimensions: B rows, P columns of prompt and pending inputs (left-padded), S slots, M new slots per row, N of them with a
+token, L tokens of the longest path, H hidden.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from transformers import PreTrainedModel
+from transformers import DynamicCache, PreTrainedModel
 
-from recbench.contracts.errors import ConfigError
-from recbench.llm.tree_cache import Lane, Slots, TreeCache, takes_lanes, tree_attention
-from recbench.llm.writer import Prefix, TitleWriter, positions, run_body
+from recbench.llm.blocks import Blocks
+from recbench.llm.hub_reader import HubReader
+from recbench.llm.lane_reader import LaneReader
+from recbench.llm.layer_kinds import LayerKinds
+from recbench.llm.tree_paths import NONE, new_paths
+from recbench.llm.writer import Prefix, TitleWriter
 
 ROOT = -1
 """Parent of the tokens that come right after the prompt."""
 
-_NONE = -1
-_MASKABLE = ("sdpa", "eager")
-# Tokens of a lane. A GPU would rather look at more columns than at fewer in several calls.
-_LANE = {"cpu": 16}
+
+class TreeReader(Protocol):
+    """Reads tokens on top of a prompt and of what it has read before."""
+
+    def read(self, embeds: Tensor, paths: Tensor, path: Tensor, real: Tensor | None) -> Tensor:
+        """Return (N, H): hidden states of new tokens after the final norm.
+
+        Args:
+            embeds: (N, H), their input embeddings.
+            paths: int64 (B, S, L), of all slots, the new ones included (see :mod:`recbench.llm.tree_paths`).
+            path: int64 (B, M, L), of the new slots.
+            real: int64 (N,), ascending: which of the B * M new slots have a token; None for all.
+        """
+
+    def keep(self, rows: Tensor) -> None:
+        """Drop all rows but these, int64 (R,)."""
 
 
 class AnswerTree:
     """A growing tree of answer tokens behind each of B prompts.
 
-    Slots are numbered from 0 in the order in which tokens are given, for every row alike. Results of a row do not
-    depend on the other rows.
+    Slots are numbered from 0 in the order in which they are given, for every row alike. Results of a row do not depend
+    on the other rows. To be used without gradients.
 
     Args:
         writer: writes the answers; its model must run with "sdpa" or "eager" attention.
@@ -48,67 +62,88 @@ class AnswerTree:
     """
 
     def __init__(self, writer: TitleWriter, prefix: Prefix, room: int) -> None:
-        self._writer = writer
-        self._pending = prefix.pending
-        self._layers = LayerKinds(writer.lm)
-        self._prompt_mask = prefix.read_mask
-        self._cache = TreeCache(writer.lm, prefix.cache, room)
-        self._lane = _LANE.get(self._prompt_mask.device.type) if takes_lanes(writer.lm) else None
-        # Of every slot: the slots from the root's child down to itself, -1 behind them.
-        self._paths = torch.full((self.n_rows, max(room, 1), 1), _NONE, device=self._prompt_mask.device)
-        self.n_slots = 0
+        LayerKinds(writer.lm)
+        self._writer, self._prefix, self._room = writer, prefix, room
+        self._reader: TreeReader | None = None
+        # The pending inputs have the first slots. What comes right after the prompt follows the last of them.
+        self._root = prefix.pending.shape[1] - 1
+        self.n_slots = self._root
+        # Of every slot: those that its token sees, down to itself, -1 behind them.
+        self._paths = torch.full((len(prefix.mask), max(room, 1), 1), NONE, device=prefix.mask.device)
 
     @property
     def n_rows(self) -> int:
         """Rows that the tree still holds."""
-        return len(self._prompt_mask)
+        return len(self._paths)
 
-    def start(self) -> Tensor:
-        """Read the pending inputs, which are not needed afterwards.
-
-        Returns:
-            (B, H): hidden states that predict the first answer token.
-        """
-        hidden = run_body(self._writer.lm, self._pending, self._prompt_mask, self._cache)
-        self._cache.end_prompt()
-        return hidden[:, -1]
-
-    def extend(self, token: Tensor, parent: Tensor, depth: int = 1) -> Tensor:
-        """Add M tokens to every row, in slots ``n_slots`` to ``n_slots + M - 1``.
+    @torch.no_grad()
+    def start(
+        self, token: Tensor | None = None, parent: Tensor | None = None, depth: int = 1, real: Tensor | None = None
+    ) -> Tensor:
+        """Read the pending inputs, before anything else, and first answer tokens with them.
 
         Args:
-            token: int64 (B, M). Rows that need fewer may hold any token id in the places left over.
+            token, parent, depth, real: as :meth:`extend` takes them; the first slot of every row is that of the pending
+                inputs, whatever stands there. None: there are no others.
+
+        Returns:
+            (N, H): hidden states that predict what follows the prompt, and each token.
+        """
+        pending = self._prefix.pending
+        rows, n_pending, _ = pending.shape
+        if token is None or parent is None:
+            token = torch.zeros((rows, 1), dtype=torch.int64, device=pending.device)
+            parent = torch.full_like(token, ROOT)
+        self._reader = _make_reader(self._writer.lm, self._prefix, self._room)
+        n_more = n_pending - 1
+        if real is not None:
+            is_real = F.pad(_mask_of(real, token.shape), (n_more, 0), value=True)
+            real = is_real.flatten().nonzero().squeeze(1)
+        chain = torch.arange(-1, n_more, device=pending.device).expand(rows, -1)
+        parent = torch.cat([chain, self._behind_root(parent[:, 1:])], dim=1)
+        embeds = torch.cat([pending, self._writer.embed(token[:, 1:])], dim=1)
+        self.n_slots = 0
+        path = new_paths(self._paths, parent, 0, n_more + depth)
+        if not self._prefix.pending_seen:
+            path[:, :n_pending] = NONE
+        hidden = self._read(embeds.flatten(0, 1), path, real)
+        if n_more == 0:
+            return hidden
+        column = torch.arange(len(hidden), device=hidden.device) if real is None else real
+        return hidden[column % path.shape[1] >= n_more]
+
+    @torch.no_grad()
+    def extend(self, token: Tensor, parent: Tensor, depth: int = 1, real: Tensor | None = None) -> Tensor:
+        """Add M slots to every row: ``n_slots`` to ``n_slots + M - 1``.
+
+        Args:
+            token: int64 (B, M).
             parent: int64 (B, M), the slot that each token follows, or ``ROOT``: an older slot or, where ``depth`` is
                 more than 1, also one of this call that stands before the token.
             depth: the most tokens of this call that follow each other.
+            real: int64 (N,), ascending: which of the B * M slots, counted row by row, get a token. What stands in the
+                others does not matter, and nothing may follow them. None: all.
 
         Returns:
-            (B, M, H): hidden states that predict what follows each token.
+            (N, H): hidden states that predict what follows each token.
         """
-        path = _new_paths(self._paths, parent, self.n_slots, depth)
+        path = new_paths(self._paths, self._behind_root(parent), self.n_slots, depth)
+        return self._read(self._writer.embed(token.flatten()), path, real)
+
+    def _behind_root(self, parent: Tensor) -> Tensor:
+        """Return which slots answer tokens follow: after the prompt, the last pending input if they see it."""
+        if self._prefix.pending_seen:
+            return parent.where(parent != ROOT, self._root)
+        return parent.where(parent != self._root, ROOT)
+
+    def _read(self, embeds: Tensor, path: Tensor, real: Tensor | None) -> Tensor:
+        """Read inputs (B * M, H) into new slots with these paths (B, M, L)."""
+        assert self._reader is not None
+        if real is not None:
+            path = path.where(_mask_of(real, path.shape[:2])[:, :, None], NONE)
+            embeds = embeds.index_select(0, real)
         self._remember(path)
-        view = _look_at(path, self.n_slots, self._lane or path.shape[1])
-        self._cache.lanes[:] = view.lanes
-        prompt = self._prompt_mask.bool()
-        visible = torch.cat([prompt[:, None].expand(-1, token.shape[1], -1), view.visible], dim=2)
-        n_before = prompt.sum(dim=1, keepdim=True)
-        position = n_before + _level(path)
-        near = None
-        if self._layers.window is not None:
-            before = positions(self._prompt_mask)[:, None].expand(-1, token.shape[1], -1)
-            columns = torch.cat([before, n_before[:, :, None] + self._levels(view)], dim=2)
-            near = self._layers.near(position, columns)
-        embeds = self._writer.embed(token)
-        with tree_attention(self._writer.lm):
-            output = self._writer.lm.get_decoder()(
-                inputs_embeds=embeds,
-                attention_mask=self._layers.masks(visible, near, embeds.dtype),
-                position_ids=position,
-                past_key_values=self._cache,
-                use_cache=True,
-                answer_tree=self._cache,
-            )
-        return output.last_hidden_state
+        return self._reader.read(embeds, self._paths, path, real)
 
     def keep(self, rows: Tensor) -> None:
         """Drop all rows but these for good; row ``i`` of later calls is ``rows[i]`` of now.
@@ -116,16 +151,9 @@ class AnswerTree:
         Args:
             rows: int64 (R,), ascending.
         """
-        self._pending = self._pending[rows]
-        self._prompt_mask = self._prompt_mask[rows]
+        assert self._reader is not None
         self._paths = self._paths[rows]
-        self._cache.keep(rows)
-
-    def _levels(self, view: _View) -> Tensor:
-        """Return int64 (B, M, U): how many tokens of a path stand before the slots that each token's lane looks at."""
-        row = torch.arange(self.n_rows, device=view.selected.device)[:, None, None]
-        level = _level(self._paths[row, view.selected])
-        return level.repeat_interleave(view.lane_width, dim=1)[:, : view.visible.shape[1]]
+        self._reader.keep(rows)
 
     def _remember(self, path: Tensor) -> None:
         """Add the paths (B, M, L) of new slots."""
@@ -133,139 +161,25 @@ class AnswerTree:
         room, longest = self._paths.shape[1:]
         more = max(self.n_slots, 2 * room) - room if self.n_slots > room else 0
         if more or path.shape[2] > longest:
-            self._paths = F.pad(self._paths, (0, path.shape[2] - longest, 0, more), value=_NONE)
+            self._paths = F.pad(self._paths, (0, path.shape[2] - longest, 0, more), value=NONE)
         self._paths[:, old : self.n_slots] = path
 
 
-def _level(path: Tensor) -> Tensor:
-    """Return int64 (...): how many tokens stand before the last one of each path (..., L)."""
-    return (path >= 0).sum(dim=-1) - 1
+def _mask_of(real: Tensor, shape: torch.Size) -> Tensor:
+    """Return bool (B, M): which slots are among ``real``."""
+    mask = torch.zeros(shape, dtype=torch.bool, device=real.device)
+    mask.view(-1)[real] = True
+    return mask
 
 
-def _new_paths(paths: Tensor, parent: Tensor, old: int, depth: int) -> Tensor:
-    """Return int64 (B, M, L): the paths of new tokens, themselves included, where L is what the longest one needs.
-
-    Args:
-        paths: int64 (B, S, L'), of the older slots.
-        parent, depth: see :meth:`AnswerTree.extend`.
-        old: older slots.
-    """
-    row = torch.arange(len(parent), device=parent.device)[:, None]
-    own = torch.arange(parent.shape[1], device=parent.device).expand_as(parent)
-    is_old = (parent >= 0) & (parent < old)
-    before = paths[row, parent.where(is_old, 0)].where(is_old[:, :, None], _NONE)
-    # Jump number i goes 2 ** i ancestors up within this call, and no further than to the first of them.
-    jumps = [(parent - old).where(parent >= old, own)]
-    for _ in range((depth - 1).bit_length()):
-        jumps.append(jumps[-1].gather(1, jumps[-1]))
-    hops = (parent >= old).long()
-    for jump in jumps[:-1]:
-        hops = hops + hops.gather(1, jump)
-    level = (_level(before) + 1).gather(1, jumps[-1]) + hops
-    path = F.pad(before, (0, max(int(level.max()) + 1 - before.shape[2], 0)), value=_NONE)
-    path = path.scatter(2, level[:, :, None], old + own[:, :, None])
-    for jump in jumps[:-1]:
-        path = torch.maximum(path, path[row, jump])
-    return path
-
-
-@dataclass(frozen=True)
-class _View:
-    """What the tokens of a call see behind the prompt.
-
-    Attributes:
-        selected: int64 (B, N, U), slots on the paths of each lane's tokens; lanes that have fewer hold slot 0 too.
-        lane_width: W; the last lane may have fewer.
-        lanes: the same for the attention.
-        visible: bool (B, M, U), which of its lane's slots each token sees.
-    """
-
-    selected: Tensor
-    lane_width: int
-    lanes: list[Lane]
-    visible: Tensor
-
-
-def _look_at(path: Tensor, n_slots: int, width: int) -> _View:
-    """Return what new tokens with these paths (B, M, L) see, in lanes of ``width`` tokens."""
-    rows, n_new, longest = path.shape
-    n_lanes = -(-n_new // width)
-    # From here on a row is a lane of a row.
-    path = F.pad(path, (0, 0, 0, n_lanes * width - n_new), value=_NONE).view(rows * n_lanes, width, longest)
-    wanted = torch.zeros((len(path), n_slots + 1), dtype=torch.bool, device=path.device)
-    wanted.scatter_(1, path.where(path >= 0, n_slots).flatten(1), True)
-    lane, slot = wanted[:, :n_slots].nonzero().unbind(1)
-    count = torch.bincount(lane, minlength=len(path))
-    place = torch.arange(len(lane), device=path.device) - (count.cumsum(0) - count)[lane]
-    widths = count.view(rows, n_lanes).amax(dim=0).tolist()
-    widest = max(widths)
-    selected = torch.zeros((len(path), widest), dtype=torch.int64, device=path.device)
-    selected[lane, place] = slot
-    # Places of slots that a lane does not look at are never asked for.
-    place_of = torch.empty(wanted.shape, dtype=torch.int64, device=path.device)
-    place_of[lane, slot] = place
-    column = place_of.gather(1, path.clamp(min=0).flatten(1)).view(path.shape).where(path >= 0, widest)
-    visible = torch.zeros((len(path), width, widest + 1), dtype=torch.bool, device=path.device)
-    visible.scatter_(2, column, True)
-    selected = selected.view(rows, n_lanes, widest)
-    lanes = [
-        Lane(slice(number * width, (number + 1) * width), Slots(selected[:, number, :used]))
-        for number, used in enumerate(widths)
-    ]
-    return _View(selected, width, lanes, visible[..., :widest].reshape(rows, n_lanes * width, widest)[:, :n_new])
-
-
-class LayerKinds:
-    """What a model's layers may see, and in which form the model takes it.
-
-    Raises:
-        ConfigError: the model cannot take a mask of our own.
-    """
-
-    def __init__(self, lm: PreTrainedModel) -> None:
+def _make_reader(lm: PreTrainedModel, prefix: Prefix, room: int) -> TreeReader:
+    cache = prefix.cache
+    if not cache.layers:  # prompts of one token, which is pending
         config = lm.config.get_text_config()
-        name = type(lm).__name__
-        attention = config._attn_implementation
-        if attention not in _MASKABLE:
-            raise ConfigError(
-                f"{name} runs with {attention} attention, which takes no mask per token.",
-                f"Load it with attn_implementation {' or '.join(_MASKABLE)}.",
-            )
-        self.kinds = set(getattr(config, "layer_types", None) or [])
-        unknown = self.kinds - {"full_attention", "sliding_attention"}
-        if unknown:
-            raise ConfigError(
-                f"{name} has layers of kind {', '.join(sorted(unknown))}, which cannot hold a tree of answers.",
-                "Choose a backbone with full or sliding attention (Qwen2, Llama, Gemma, ...).",
-            )
-        window = getattr(config, "sliding_window", None)
-        self.window = None if self.kinds == {"full_attention"} else window
-
-    def near(self, position: Tensor, column_position: Tensor) -> Tensor | None:
-        """Return bool (B, M, C): which columns are inside the window of new tokens; None where there is no window.
-
-        Args:
-            position: int64 (B, M), of the new tokens.
-            column_position: int64 (B, M or 1, C), of all columns.
-        """
-        return None if self.window is None else position[:, :, None] - column_position < self.window
-
-    def masks(self, visible: Tensor, near: Tensor | None, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
-        """Return additive masks (B, 1, M, C) for the decoder.
-
-        Args:
-            visible: bool (B, M, C), what a token sees where the window does not matter.
-            near: see :meth:`near`.
-        """
-        full = _additive(visible, dtype)
-        if near is None:
-            return full
-        sliding = _additive(visible & near, dtype)
-        if "full_attention" in self.kinds:
-            return {"full_attention": full, "sliding_attention": sliding}
-        return sliding
-
-
-def _additive(visible: Tensor, dtype: torch.dtype) -> Tensor:
-    mask = torch.zeros(visible.shape, dtype=dtype, device=visible.device)
-    return mask.masked_fill_(~visible, torch.finfo(dtype).min).unsqueeze(1)
+        width = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+        nothing = prefix.pending.new_empty((len(prefix.pending), config.num_key_value_heads, 0, width))
+        cache = DynamicCache()
+        for layer in range(config.num_hidden_layers):
+            cache.update(nothing, nothing, layer)
+    blocks = Blocks.of(lm)
+    return HubReader(lm, cache, prefix.mask, room) if blocks is None else LaneReader(blocks, cache, prefix.mask, room)

@@ -6,6 +6,7 @@ Dimensions: B rows, P prompt columns (left-padded), N inputs that wait behind th
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -13,8 +14,14 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache, PreTrainedModel
 
+from recbench.llm.blocks import Blocks
+from recbench.llm.layer_kinds import has_windows
 from recbench.llm.length_groups import length_groups
+from recbench.llm.row_memory import RowMemory
 from recbench.llm.sharding import is_sharded, one_end
+
+# Run the decoder over inputs (B, S, H) with a mask (B, C + S) on a cache that grows; return states (B, S, width).
+_Run = Callable[[Tensor, Tensor, DynamicCache], Tensor]
 
 # Reading a beginning apart is one more model call.
 _WORTH_SHARING = 16
@@ -120,15 +127,6 @@ def _drops_out(lm: PreTrainedModel) -> bool:
     )
 
 
-def has_windows(lm: PreTrainedModel) -> bool:
-    """Whether some layers look back a limited number of columns, so that padding inside a prompt would matter."""
-    config = lm.config.get_text_config()
-    kinds = getattr(config, "layer_types", None)
-    if kinds:
-        return set(kinds) != {"full_attention"}
-    return getattr(config, "sliding_window", None) is not None
-
-
 def _reading_groups(mask: Tensor) -> list[tuple[Tensor, int]]:
     """Return which rows (R,) of a mask (B, S) to read together, and how many of the last columns they need.
 
@@ -182,15 +180,24 @@ def run_body(lm: PreTrainedModel, inputs_embeds: Tensor, mask: Tensor, cache: Dy
     Returns:
         (B, S, H): hidden states after the final norm.
     """
-    new = inputs_embeds.shape[1]
     hidden = lm.get_decoder()(
         inputs_embeds=inputs_embeds,
         attention_mask=mask,
-        position_ids=positions(mask)[:, -new:],
+        position_ids=positions(mask)[:, -inputs_embeds.shape[1] :],
         past_key_values=cache,
         use_cache=True,
     ).last_hidden_state
     return one_end(lm, hidden, cache)
+
+
+def fill_cache(lm: PreTrainedModel, inputs_embeds: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+    """Do what :func:`run_body` does to the cache. Returns (B, S, 0): hidden states that have no width."""
+    blocks = Blocks.of(lm)
+    if blocks is None:
+        return run_body(lm, inputs_embeds, mask, cache)[..., :0]
+    position = positions(mask)[:, -inputs_embeds.shape[1] :]
+    blocks.fill(inputs_embeds.flatten(0, 1), position.flatten(), RowMemory(cache, mask))
+    return inputs_embeds[..., :0]
 
 
 class TitleWriter(nn.Module):
@@ -225,37 +232,34 @@ class TitleWriter(nn.Module):
         Returns:
             The cache of all P columns and their hidden states, (B, P, H).
         """
+        return self._read_prompts(prompt_ids, prompt_mask, self._run)
+
+    def _read_prompts(self, prompt_ids: Tensor, prompt_mask: Tensor, run: _Run) -> tuple[DynamicCache, Tensor]:
+        """Do what :meth:`read_hidden` says; hidden states are what ``run`` makes of them."""
         equal = ((prompt_ids == prompt_ids[:1]) & prompt_mask.bool()).all(dim=0)
         apart = len(prompt_ids) > 1 and not _reads_whole_rows(self.lm)
         shared = int(equal[:-1].cumprod(dim=0).sum()) if apart else 0
         shared = shared if shared >= _WORTH_SHARING else 0
         beginning, hidden = DynamicCache(), []
         if shared:
-            read = self._run(self.embed(prompt_ids[:1, :shared]), prompt_mask[:1, :shared], beginning)
+            read = run(self.embed(prompt_ids[:1, :shared]), prompt_mask[:1, :shared], beginning)
             hidden.append(read.expand(len(prompt_ids), -1, -1))
-        cache, own = self._read_rows(prompt_ids, prompt_mask, beginning, shared, apart)
-        return cache, torch.cat([*hidden, own], dim=1)
-
-    def _read_rows(
-        self, prompt_ids: Tensor, prompt_mask: Tensor, beginning: DynamicCache, shared: int, apart: bool
-    ) -> tuple[DynamicCache, Tensor]:
-        """Read what stands behind ``shared`` columns, of which ``beginning`` has one row; in groups if ``apart``.
-
-        Returns:
-            The cache of all P columns and the hidden states of those behind the beginning, (B, P - shared, H).
-        """
-        embeds = self.embed(prompt_ids[:, shared:])
         groups = _reading_groups(prompt_mask[:, shared:]) if apart else []
+        embeds = self.embed(prompt_ids[:, shared:])
         if len(groups) < 2:
             cache = copy_cache(beginning, len(prompt_ids))
-            return cache, self._run(embeds, prompt_mask, cache)
-        hidden, parts = torch.zeros_like(embeds), []
+            own = run(embeds, prompt_mask, cache)
+            return cache, torch.cat([*hidden, own], dim=1)
+        parts = []
         for rows, width in groups:
             cache = copy_cache(beginning, len(rows))
-            own = torch.cat([prompt_mask[rows, :shared], prompt_mask[rows, -width:]], dim=1)
-            hidden[rows, -width:] = self._run(embeds[rows, -width:], own, cache)
-            parts.append((rows, cache))
-        return _joined(parts, shared, prompt_ids.shape), hidden
+            mask = torch.cat([prompt_mask[rows, :shared], prompt_mask[rows, -width:]], dim=1)
+            parts.append((rows, cache, run(embeds[rows, -width:], mask, cache)))
+        own = embeds.new_zeros((*embeds.shape[:2], parts[0][2].shape[2]))
+        for rows, _, states in parts:
+            own[rows, -states.shape[1] :] = states
+        cache = _joined([(rows, cache) for rows, cache, _ in parts], shared, prompt_ids.shape)
+        return cache, torch.cat([*hidden, own], dim=1)
 
     def read(self, prompt_ids: Tensor, prompt_mask: Tensor) -> Prefix:
         """Read left-padded prompts; the beginning that all of them have in common (the instruction) once.
@@ -266,12 +270,16 @@ class TitleWriter(nn.Module):
         """
         ids, mask = beginning_first(self.lm, prompt_ids, prompt_mask)
         before = mask[:, :-1]
-        cache = self.read_hidden(ids[:, :-1], before)[0] if before.shape[1] else DynamicCache()
+        cache = self._read_prompts(ids[:, :-1], before, self._fill)[0] if before.shape[1] else DynamicCache()
         return Prefix(cache, before, self.embed(ids[:, -1:]))
 
     def _run(self, inputs_embeds: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
         """Run the decoder blocks as :func:`run_body` does; return the hidden states that are wanted."""
         return run_body(self.lm, inputs_embeds, mask, cache)
+
+    def _fill(self, inputs_embeds: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
+        """Fill the cache as :func:`fill_cache` does."""
+        return fill_cache(self.lm, inputs_embeds, mask, cache)
 
     def answer_hidden(self, prefix: Prefix, answer_ids: Tensor, answer_mask: Tensor) -> Tensor:
         """Return (B, T, H): the hidden states that predict each answer token. The prefix stays as it is."""

@@ -94,21 +94,34 @@ def test_equals_a_slow_search(setting, penalty: float) -> None:
     check_against_slow(writer, codec, prompts, result, 4, penalty)
 
 
-@pytest.mark.parametrize("cheap_call", [0, 30, 10_000])
-def test_reading_ahead_changes_nothing_but_the_number_of_model_calls(setting, monkeypatch, cheap_call: int) -> None:
+@pytest.mark.parametrize("ahead", [0, 7, 10_000])
+def test_reading_ahead_changes_nothing_but_the_number_of_model_calls(setting, monkeypatch, ahead: int) -> None:
     writer, codec, prompts = setting
     calls = []
     extend = AnswerTree.extend
-    monkeypatch.setattr(AnswerTree, "extend", lambda *arguments: calls.append(1) or extend(*arguments))
+    monkeypatch.setattr(AnswerTree, "extend", lambda *arguments: calls.append(arguments) or extend(*arguments))
     usual = beam_search(writer, writer.read(*codec.pad_prompts(prompts)), trie_of(codec), 4, 1.0)
     usual_calls = len(calls)
-    monkeypatch.setitem(beam._CHEAP_CALL, "cpu", cheap_call)
+    monkeypatch.setattr(beam, "_AHEAD", ahead)
     calls.clear()
     other = beam_search(writer, writer.read(*codec.pad_prompts(prompts)), trie_of(codec), 4, 1.0)
     assert other.sequence.tolist() == usual.sequence.tolist()
     torch.testing.assert_close(other.score, usual.score, atol=1e-5, rtol=1e-5)
-    if cheap_call == 0:
+    if ahead == 0:
         assert len(calls) == other.steps - 1 > usual_calls
+
+
+def test_where_all_ways_are_known_one_call_reads_them(setting, monkeypatch) -> None:
+    writer, codec, prompts = setting
+    calls = []
+    extend = AnswerTree.extend
+    monkeypatch.setattr(AnswerTree, "extend", lambda *arguments: calls.append(arguments) or extend(*arguments))
+    monkeypatch.setattr(beam, "_AHEAD", 10**6)
+    titles = len(codec.answers.tokens)
+    # As many beams as titles: the tree is read with the prompt's last token.
+    found = beam_search(writer, writer.read(*codec.pad_prompts(prompts)), trie_of(codec), titles, 0.0)
+    assert not calls
+    assert sorted(found.sequence[0].tolist()) == list(range(titles))
 
 
 def random_share(trie: DeviceTrie, rows: int) -> torch.Tensor:

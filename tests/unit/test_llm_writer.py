@@ -7,7 +7,8 @@ import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config
 
 from recbench.llm import writer as writer_module
-from recbench.llm.writer import TitleWriter, beginning_first, has_windows, shared_beginning
+from recbench.llm.layer_kinds import has_windows
+from recbench.llm.writer import TitleWriter, beginning_first, shared_beginning
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12, 13]]
 ANSWERS = [[20, 21], [22, 23, 24]]
@@ -76,11 +77,11 @@ def test_a_beginning_that_all_prompts_share_is_read_once(lm, monkeypatch) -> Non
     ids, mask = pad(prompts, left=True, extra=2)
     assert shared_beginning(ids, mask) == len(instruction)
     rows_read = []
-    body = writer_module.run_body
+    fill = writer_module.fill_cache
     monkeypatch.setattr(
         writer_module,
-        "run_body",
-        lambda lm, embeds, *rest: rows_read.append(embeds.shape[:2]) or body(lm, embeds, *rest),
+        "fill_cache",
+        lambda lm, embeds, *rest: rows_read.append(embeds.shape[:2]) or fill(lm, embeds, *rest),
     )
     prefix = writer.read(ids, mask)
     assert rows_read == [(1, 30), (2, 7)]
@@ -100,11 +101,11 @@ def test_rows_of_different_lengths_are_read_in_groups(lm, monkeypatch, shares: b
         prompt[len(beginning)] = 20 + number
     ids, mask = pad(prompts, left=True, extra=2)
     shapes = []
-    body = writer_module.run_body
+    fill = writer_module.fill_cache
     monkeypatch.setattr(
         writer_module,
-        "run_body",
-        lambda lm, embeds, *rest: shapes.append(tuple(embeds.shape[:2])) or body(lm, embeds, *rest),
+        "fill_cache",
+        lambda lm, embeds, *rest: shapes.append(tuple(embeds.shape[:2])) or fill(lm, embeds, *rest),
     )
     writer = TitleWriter(lm)
     prefix = writer.read(ids, mask)

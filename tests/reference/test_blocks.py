@@ -1,0 +1,167 @@
+"""Our own pass over a model's blocks gives what Hugging Face's gives, and stands back where it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    DynamicCache,
+    Gemma2Config,
+    LlamaConfig,
+    MistralConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    Qwen2Config,
+    Qwen3Config,
+)
+
+from recbench.llm.blocks import Blocks
+from recbench.llm.row_memory import RowMemory
+from recbench.llm.writer import fill_cache, positions
+
+SIZES = {
+    "vocab_size": 60,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 256,
+}
+CONFIGS: dict[str, Callable[[], PreTrainedConfig]] = {
+    "qwen2": lambda: Qwen2Config(**SIZES),
+    "qwen3": lambda: Qwen3Config(**SIZES, head_dim=16),
+    "llama": lambda: LlamaConfig(**SIZES),
+    "llama with biases and longer positions": lambda: LlamaConfig(
+        **SIZES,
+        attention_bias=True,
+        mlp_bias=True,
+        rope_parameters={"rope_type": "linear", "factor": 4.0, "rope_theta": 5e3},
+    ),
+    "mistral": lambda: MistralConfig(**SIZES, sliding_window=None),
+}
+# Left padding, none, and padding behind a beginning.
+MASK = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1], [1] * 8, [1, 1, 1, 0, 0, 1, 1, 1]])
+
+
+def make_model(config: PreTrainedConfig, **options: object) -> PreTrainedModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(7)
+        lm = AutoModelForCausalLM.from_config(config, **options).eval()
+        for parameter in lm.parameters():
+            parameter.data.add_(0.2 * torch.randn_like(parameter))
+    return lm
+
+
+def embeds_of(lm: PreTrainedModel, *shape: int) -> torch.Tensor:
+    ids = torch.randint(60, shape, generator=torch.Generator().manual_seed(1))
+    return lm.get_input_embeddings()(ids)
+
+
+def by_blocks(lm: PreTrainedModel, embeds: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+    """The same with blocks of our own, if they take the model."""
+    blocks = Blocks.of(lm)
+    if blocks is None:
+        return by_hugging_face(lm, embeds, mask, cache)
+    position = positions(mask)[:, -embeds.shape[1] :]
+    return blocks(embeds.flatten(0, 1), position.flatten(), RowMemory(cache, mask)).view_as(embeds)
+
+
+def by_hugging_face(lm: PreTrainedModel, embeds: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
+    return lm.get_decoder()(
+        inputs_embeds=embeds,
+        attention_mask=mask,
+        position_ids=positions(mask)[:, -embeds.shape[1] :],
+        past_key_values=cache,
+        use_cache=True,
+    ).last_hidden_state
+
+
+def check_caches(ours: DynamicCache, theirs: DynamicCache, mask: torch.Tensor) -> None:
+    real = mask.bool()
+    for own, expected in zip(ours.layers, theirs.layers, strict=True):
+        for name in ("keys", "values"):
+            found, wanted = (getattr(layer, name).transpose(1, 2)[real] for layer in (own, expected))
+            torch.testing.assert_close(found, wanted, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_equals_hugging_face_in_two_pieces(name: str) -> None:
+    lm = make_model(CONFIGS[name]())
+    assert Blocks.of(lm) is not None
+    embeds, ours, theirs = embeds_of(lm, 3, 8), DynamicCache(), DynamicCache()
+    for start, end in ((0, 5), (5, 8)):
+        mask, real = MASK[:, :end], MASK[:, start:end].bool()
+        found = by_blocks(lm, embeds[:, start:end], mask, ours)
+        expected = by_hugging_face(lm, embeds[:, start:end], mask, theirs)
+        torch.testing.assert_close(found[real], expected[real], atol=1e-5, rtol=1e-4)
+    check_caches(ours, theirs, MASK)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_rows_without_padding(name: str) -> None:
+    lm = make_model(CONFIGS[name]())
+    embeds, mask = embeds_of(lm, 2, 6), torch.ones((2, 6), dtype=torch.int64)
+    found, expected = by_blocks(lm, embeds, mask, DynamicCache()), by_hugging_face(lm, embeds, mask, DynamicCache())
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+@torch.no_grad()
+def test_filling_a_cache_leaves_what_a_whole_pass_leaves(name: str) -> None:
+    lm = make_model(CONFIGS[name]())
+    embeds, ours, theirs = embeds_of(lm, 3, 8), DynamicCache(), DynamicCache()
+    assert fill_cache(lm, embeds, MASK, ours).shape == (3, 8, 0)
+    by_hugging_face(lm, embeds, MASK, theirs)
+    check_caches(ours, theirs, MASK)
+
+
+def test_other_models_and_passes_with_gradients_are_left_to_hugging_face() -> None:
+    lm = make_model(CONFIGS["qwen2"]())
+    assert Blocks.of(lm) is None
+    with torch.no_grad():
+        assert Blocks.of(lm) is not None
+        assert Blocks.of(lm.train()) is None
+        windows = {"use_sliding_window": True, "sliding_window": 4, "max_window_layers": 1}
+        for other in (
+            make_model(Qwen2Config(**SIZES, **windows)),
+            make_model(MistralConfig(**SIZES, sliding_window=4)),
+            make_model(Gemma2Config(**SIZES, head_dim=8)),
+            make_model(CONFIGS["qwen2"](), attn_implementation="eager"),
+            make_model(CONFIGS["qwen2"]()).to(torch.bfloat16),
+        ):
+            assert Blocks.of(other) is None
+
+
+@pytest.mark.parametrize("part", ["", ".self_attn", ".input_layernorm", ".post_attention_layernorm"])
+@torch.no_grad()
+def test_whoever_watches_a_layer_sees_it_called(part: str) -> None:
+    lm = make_model(CONFIGS["llama"]())
+    seen: list[int] = []
+    module = lm.get_decoder().get_submodule(f"layers.1{part}")
+    handle = module.register_forward_hook(lambda *_: seen.append(1))
+    embeds, mask = embeds_of(lm, 1, 4), torch.ones((1, 4), dtype=torch.int64)
+    by_blocks(lm, embeds, mask, DynamicCache())
+    assert seen == [1]
+    handle.remove()
+    assert Blocks.of(lm) is not None
+
+
+@torch.no_grad()
+def test_projections_and_the_final_norm_may_be_replaced_and_watched() -> None:
+    lm = make_model(CONFIGS["qwen2"]())
+    seen: list[str] = []
+    layer = lm.get_decoder().layers[0]
+    layer.self_attn.q_proj = torch.nn.Sequential(layer.self_attn.q_proj, torch.nn.Tanh())
+    lm.get_decoder().norm.register_forward_hook(lambda *_: seen.append("norm"))
+    layer.mlp.up_proj.register_forward_hook(lambda *_: seen.append("up"))
+    embeds, mask = embeds_of(lm, 1, 4), torch.ones((1, 4), dtype=torch.int64)
+    assert Blocks.of(lm) is not None
+    found, expected = by_blocks(lm, embeds, mask, DynamicCache()), by_hugging_face(lm, embeds, mask, DynamicCache())
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
+    assert seen == ["up", "norm"] * 2
