@@ -59,6 +59,7 @@ class DeviceTrie:
     Attributes:
         token, first_child, leaf, preorder, max_length: see :class:`TokenTrie`.
         parent: (n_nodes,), the node above each one; 0 for the root.
+        n_children: (n_nodes,).
         run: (n_nodes,), how many nodes with a single child follow each other from a node on, itself included.
         preorder_token: (n_nodes,), tokens of the nodes in preorder.
     """
@@ -69,6 +70,7 @@ class DeviceTrie:
     preorder: Tensor
     max_length: int
     parent: Tensor
+    n_children: Tensor
     run: Tensor
     preorder_token: Tensor
 
@@ -90,13 +92,10 @@ class DeviceTrie:
             preorder=on_device(trie.preorder),
             max_length=trie.max_length,
             parent=on_device(np.concatenate([[0], np.repeat(place, np.diff(trie.first_child))])),
+            n_children=on_device(np.diff(trie.first_child)),
             run=on_device(run[trie.preorder]),
             preorder_token=on_device(trie.token[nodes]),
         )
-
-    def n_children(self, node: Tensor) -> Tensor:
-        """Return how many children nodes have."""
-        return self.first_child[node + 1] - self.first_child[node]
 
 
 @dataclass(frozen=True)
@@ -201,13 +200,8 @@ class _Beams:
         """Return only these rows."""
         return _Beams(*(getattr(self, field.name)[rows] for field in fields(self)))
 
-    def where(self, rows: Tensor, other: _Beams) -> _Beams:
-        """Return these rows, bool (R,), and the others of ``other``."""
-        pairs = ((getattr(self, field.name), getattr(other, field.name)) for field in fields(self))
-        return _Beams(*(own.where(rows.view(-1, *[1] * (own.ndim - 1)), theirs) for own, theirs in pairs))
-
-    def after(self, best: _Best, trie: DeviceTrie, reading: _Reading, length_penalty: float) -> _Beams:
-        """Return all rows one token on, by the best 2 K continuations: some finish, the others run on."""
+    def after(self, best: _Best, moves: Tensor, trie: DeviceTrie, reading: _Reading, length_penalty: float) -> _Beams:
+        """Return some rows, bool (R, 1), one token on by their best 2 K continuations; the others as they are."""
         n_beams = self.node.shape[1]
         power = (self.step + 1)[:, None] ** length_penalty
         finished_sequence, finished_score = self.finished_sequence, self.finished_score
@@ -232,13 +226,13 @@ class _Beams:
         at = self.at.gather(1, best.parent.gather(1, kept))
         return _Beams(
             row=self.row,
-            step=self.step + 1,
-            node=node,
-            score=score,
-            slot=reading.slot[at.clamp(min=0)],
-            at=reading.find(node),
-            finished_sequence=finished_sequence,
-            finished_score=finished_score,
+            step=self.step + moves.squeeze(1),
+            node=node.where(moves, self.node),
+            score=score.where(moves, self.score),
+            slot=reading.slot[at.clamp(min=0)].where(moves, self.slot),
+            at=reading.find(node).where(moves, self.at),
+            finished_sequence=finished_sequence.where(moves, self.finished_sequence),
+            finished_score=finished_score.where(moves, self.finished_score),
         )
 
 
@@ -307,13 +301,13 @@ class _Search:
         while True:
             beams, trie = self.beams, self.trie
             alive = beams.alive
-            moves = alive.any(dim=1) & ~(alive & (beams.at < 0)).any(dim=1)
-            children = trie.n_children(beams.node).where(alive & moves[:, None], 0)
+            moves = alive.any(dim=1, keepdim=True) & ~(alive & (beams.at < 0)).any(dim=1, keepdim=True)
+            children = trie.n_children[beams.node].where(alive & moves, 0)
             n_children, n_beams = torch.stack([children.max(), (children > 0).sum(dim=1).max()]).tolist()
             if n_children == 0:
                 return
             best = self._best(children[:, :n_beams], n_children, self.reading.logprobs)
-            self.beams = beams.after(best, trie, self.reading, length_penalty).where(moves, beams)
+            self.beams = beams.after(best, moves, trie, self.reading, length_penalty)
 
     def _best(self, count: Tensor, widest: int, logprobs: Tensor) -> _Best:
         """Return the best continuations of all rows.
@@ -384,7 +378,7 @@ class _Search:
         levels = [(node, wanted)]
         n_tokens = wanted.sum(dim=1)
         while True:
-            count = trie.n_children(node).where(wanted, 0)
+            count = trie.n_children[node].where(wanted, 0)
             end = count.cumsum(dim=1)
             ways = end[:, -1]
             goes_on = (ways > 0) & (ways <= n_beams) & (n_tokens + ways <= _AHEAD)

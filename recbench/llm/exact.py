@@ -164,7 +164,7 @@ def _stretches(trie: DeviceTrie, node_at: Tensor) -> Tensor:
     """Return ``stretch`` of a :class:`BoundedTrie`."""
     place = torch.arange(len(node_at), device=node_at.device)
     # An only child stands right behind its parent.
-    is_only_child = F.pad(trie.n_children(node_at[:-1]) == 1, (1, 0))
+    is_only_child = F.pad(trie.n_children[node_at[:-1]] == 1, (1, 0))
     since_branch = place - place.where(~is_only_child, 0).cummax(dim=0).values
     fed = (1 + since_branch).clamp(max=_STRETCH)[trie.preorder]
     return torch.minimum(trie.run.clamp(min=1), fed)
@@ -349,7 +349,7 @@ class _Search:
         """
         self.steps += 1
         trie = self.trie
-        count = trie.n_children(parents.node)
+        count = trie.n_children[parents.node]
         parent = torch.repeat_interleave(torch.arange(len(count), device=self.device), count)
         starts = count.cumsum(0) - count
         node = torch.arange(len(parent), device=self.device) - (starts - trie.first_child[parents.node])[parent]

@@ -64,7 +64,7 @@ def sample_titles(
 
 def _choose(logits: Tensor, trie: DeviceTrie, node: Tensor, point: Tensor, temperature: float) -> Tensor:
     """Return int64 (B,): a child of each node; ``point`` is float64 (B, 1). Nodes without children stay."""
-    count = trie.n_children(node)
+    count = trie.n_children[node]
     place = torch.arange(int(count.max()), device=node.device)
     is_child = place < count[:, None]
     child = torch.where(is_child, trie.first_child[node][:, None] + place, 0)
