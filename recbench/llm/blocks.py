@@ -1,10 +1,10 @@
 """The decoder blocks of Llama-like models over a flat list of tokens, for searches on a CPU.
 
 A search calls the model often, with a few tokens each time, and not with as many for every prompt. Hugging Face's
-forward pass takes the same number of tokens for every row, and with a small model it takes about as long between the
-matrix products as in them. Here weights, projections and rotary angles are those of the model's own modules, tokens
-stand in one list without padding, and what a token looks at is left to the caller. Every other model, and every pass
-that training needs, takes Hugging Face's way; tests hold one against the other.
+forward pass takes the same number of tokens for every row, and with a small model much of its time goes by between the
+matrix products. Here weights, projections and rotary angles are those of the model's own modules, tokens stand in one
+list without padding, and what a token looks at is left to the caller. Every other model, and every pass that training
+needs, takes Hugging Face's way; tests hold one against the other.
 
 Dimensions: N tokens, H hidden, D per head.
 """
