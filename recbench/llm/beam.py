@@ -31,7 +31,7 @@ _NONE = -1
 # Tokens of a row that are read at once, unless its beams alone are more. Reading ahead saves model calls, but some of
 # what was read is lost if the row ends on the way.
 _AHEAD = 32
-# Dropping finished rows copies the cache of the others, so it waits until a good part has finished.
+# Dropping finished rows may copy the cache of the others, so it waits until a good part has finished.
 _DROP_BELOW = 0.75
 # Slots to make room for at first, per beam; few titles are longer.
 _ROOM = 32

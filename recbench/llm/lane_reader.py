@@ -22,6 +22,7 @@ from recbench.llm.blocks import Blocks
 from recbench.llm.layer_kinds import additive
 from recbench.llm.tree_paths import NONE, level, looked_at
 
+# Tokens of a lane, at most.
 _LANE = 32
 # Slots that there is room for on a desk at first: as many as ten beams look at.
 _DESK = 128
@@ -65,9 +66,7 @@ class LaneReader:
 
     def _lanes(self, path: Tensor, counts: list[int]) -> list[_Lane]:
         """Return the lanes of tokens with these paths (N, L), of which each row has ``counts``."""
-        parts = [
-            (row, size) for row, count in enumerate(counts) for size in _even_parts(count, -(-count // _LANE))
-        ]  # fmt: skip
+        parts = [(row, size) for row, count in enumerate(counts) for size in _lane_sizes(count)]
         row, size = torch.tensor(parts).unbind(1)
         end = size.cumsum(0)
         token = torch.arange(int(size.max())) + (end - size)[:, None]
@@ -86,9 +85,10 @@ class LaneReader:
         return lanes
 
 
-def _even_parts(total: int, n_parts: int) -> list[int]:
-    """Return sizes that differ by at most 1."""
-    return [(total + part) // n_parts for part in range(n_parts)]
+def _lane_sizes(n_tokens: int) -> list[int]:
+    """Return sizes of lanes for a row's tokens that differ by at most 1."""
+    n_lanes = -(-n_tokens // _LANE)
+    return [(n_tokens + lane) // n_lanes for lane in range(n_lanes)]
 
 
 @dataclass(frozen=True)
