@@ -28,9 +28,9 @@ from recbench.llm.trie import TokenTrie
 from recbench.llm.writer import Prefix, TitleWriter
 
 _NONE = -1
-# Tokens of a row that are read at once, unless its beams alone are more. Reading ahead saves model calls, but some of
-# what was read is lost if the row ends on the way.
-_AHEAD = 32
+# Levels of the trie that are read at once, at most. Reading ahead saves model calls, but what was read is lost if the
+# row ends on the way, and rows with few beams need not hurry: those with many decide how many calls there are.
+_LEVELS = 6
 # Dropping finished rows may copy the cache of the others, so it waits until a good part has finished.
 _DROP_BELOW = 0.75
 # Slots to make room for at first, per beam; few titles are longer.
@@ -376,21 +376,20 @@ class _Search:
         n_beams = node.shape[1]
         place = torch.arange(n_beams, device=node.device).expand(len(node), -1).contiguous()
         levels = [(node, wanted)]
-        n_tokens = wanted.sum(dim=1)
-        while True:
+        while len(levels) < _LEVELS:
             count = trie.n_children[node].where(wanted, 0)
             end = count.cumsum(dim=1)
             ways = end[:, -1]
-            goes_on = (ways > 0) & (ways <= n_beams) & (n_tokens + ways <= _AHEAD)
+            goes_on = (ways > 0) & (ways <= n_beams)
             if not goes_on.any():
-                return torch.cat([n for n, _ in levels], dim=1), torch.cat([w for _, w in levels], dim=1), len(levels)
+                break
             parent = torch.searchsorted(end, place, right=True).clamp(max=n_beams - 1)
             child = trie.first_child[node].gather(1, parent) + place - (end - count).gather(1, parent)
             wanted = (place < ways[:, None]) & goes_on[:, None]
             node = child.where(wanted, 0)
             wanted = wanted & (trie.leaf[node] < 0)
-            n_tokens = n_tokens + wanted.sum(dim=1)
             levels.append((node, wanted))
+        return torch.cat([n for n, _ in levels], dim=1), torch.cat([w for _, w in levels], dim=1), len(levels)
 
 
 def _best_columns(score: Tensor, n_best: int) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 from transformers import DynamicCache
 
 from recbench.llm.blocks import Blocks
-from recbench.llm.layer_kinds import additive
+from recbench.llm.lanes import Sight, attend, lane_mask, lane_sizes
 from recbench.llm.tree_paths import NONE, level, looked_at
 
 # Tokens of a lane, at most.
@@ -40,7 +40,9 @@ class LaneReader:
 
     def __init__(self, blocks: Blocks, read: DynamicCache, mask: Tensor, room: int) -> None:
         self._blocks = blocks
-        self._layers = [_Columns(torch.stack([layer.keys, layer.values], dim=1), mask, room) for layer in read.layers]
+        # Real tokens last, next to the slots.
+        order = mask.argsort(dim=1, stable=True) if bool((mask.diff(dim=1) < 0).any()) else None
+        self._layers = [_Columns(layer.keys, layer.values, order, room) for layer in read.layers]
         # Of the rows that are left: which row of the desks each is, and the tokens of its prompt.
         self._desk_rows, self._n_before = torch.arange(len(mask)), mask.sum(dim=1)
         # Where the token of each slot lies in the stores.
@@ -57,7 +59,8 @@ class LaneReader:
         self._places = torch.cat([self._places, places], dim=1)
         self._n_stored += len(real)
         path = path[row, column]
-        memory = _LaneMemory(self._layers, self._lanes(path, torch.bincount(row, minlength=rows).tolist()))
+        lanes = self._lanes(path, torch.bincount(row, minlength=rows).tolist())
+        memory = _LaneMemory(self._layers, lanes, self._blocks.group)
         return self._blocks(embeds, self._n_before[row] + level(path), memory)
 
     def keep(self, rows: Tensor) -> None:
@@ -66,29 +69,19 @@ class LaneReader:
 
     def _lanes(self, path: Tensor, counts: list[int]) -> list[_Lane]:
         """Return the lanes of tokens with these paths (N, L), of which each row has ``counts``."""
-        parts = [(row, size) for row, count in enumerate(counts) for size in _lane_sizes(count)]
+        parts = [(row, size) for row, count in enumerate(counts) for size in lane_sizes(count, _LANE)]
         row, size = torch.tensor(parts).unbind(1)
         end = size.cumsum(0)
         token = torch.arange(int(size.max())) + (end - size)[:, None]
         padded = path[token.clamp(max=len(path) - 1)].where((token < end[:, None])[:, :, None], NONE)
         slots, seen, used = looked_at(padded, self._places.shape[1])
         places = self._places[row].gather(1, slots)
-        hidden = additive(seen, torch.float32)
         facts = torch.stack([self._desk_rows[row], self._n_before[row], end - size, end, used], dim=1).tolist()
         lanes = []
         for number, (desk_row, n_prompt, first, last, n_slots) in enumerate(facts):
-            n_tokens = last - first
-            mask = hidden.new_zeros((self._blocks.group, n_tokens, n_prompt + n_slots))
-            mask[:, :, n_prompt:] = hidden[number, :n_tokens, :n_slots]
-            mask = mask.view(1, 1, -1, n_prompt + n_slots)
+            mask = lane_mask(seen[number, : last - first, :n_slots], n_prompt, self._blocks.group)
             lanes.append(_Lane(desk_row, n_prompt, slice(first, last), places[number, :n_slots], mask))
         return lanes
-
-
-def _lane_sizes(n_tokens: int) -> list[int]:
-    """Return sizes of lanes for a row's tokens that differ by at most 1."""
-    n_lanes = -(-n_tokens // _LANE)
-    return [(n_tokens + lane) // n_lanes for lane in range(n_lanes)]
 
 
 @dataclass(frozen=True)
@@ -100,8 +93,7 @@ class _Lane:
         n_prompt: tokens of the row's prompt.
         tokens: which of the call's N tokens.
         places: int64 (U,), where the slots of their paths lie in the stores.
-        mask: (1, 1, group * T, n_prompt + U), added to the scores of the queries of a head of each group, then of the
-            next.
+        mask: see :func:`~recbench.llm.lanes.lane_mask`.
     """
 
     row: int
@@ -114,8 +106,8 @@ class _Lane:
 class _LaneMemory:
     """The memory of one call."""
 
-    def __init__(self, layers: list[_Columns], lanes: list[_Lane]) -> None:
-        self._layers, self._lanes = layers, lanes
+    def __init__(self, layers: list[_Columns], lanes: list[_Lane], group: int) -> None:
+        self._layers, self._lanes, self._group = layers, lanes, group
 
     def add(self, layer: int, key: Tensor, value: Tensor) -> None:
         """See :class:`~recbench.llm.blocks.Memory`."""
@@ -124,37 +116,28 @@ class _LaneMemory:
     def attend(self, layer: int, query: Tensor, scale: float) -> Tensor:
         """See :class:`~recbench.llm.blocks.Memory`."""
         columns = self._layers[layer]
-        found = torch.empty_like(query)
-        for lane in self._lanes:
-            key, value = columns.look_at(lane)
-            # The query heads of a group become further queries of their one key head, so nothing is copied for them.
-            own = query[lane.tokens].unflatten(1, (key.shape[1], -1)).permute(1, 2, 0, 3)
-            taken = F.scaled_dot_product_attention(
-                own.flatten(1, 2).unsqueeze(0), key, value, attn_mask=lane.mask, scale=scale
-            )
-            found[lane.tokens] = taken.view(own.shape).permute(2, 0, 1, 3).flatten(1, 2)
-        return found.flatten(1)
+        sights = (Sight(lane.tokens, *columns.look_at(lane), lane.mask) for lane in self._lanes)
+        return attend(query, self._group, scale, sights)
 
 
 class _Columns:
     """Keys and values of one layer, side by side.
 
     Args:
-        prompt: (B, 2, key heads, P, D), keys and values, where the desks begin.
-        mask: int64 (B, P), 1 for the prompts' real tokens.
+        key, value: (B, key heads, P, D), of the prompts, where the desks begin.
+        order: int64 (B, P), the columns in which they lie there, real tokens last; None if they stand so.
         room: slots to make room for at first.
     """
 
-    def __init__(self, prompt: Tensor, mask: Tensor, room: int) -> None:
-        rows, _, self._heads, self._n_prompt, width = prompt.shape
+    def __init__(self, key: Tensor, value: Tensor, order: Tensor | None, room: int) -> None:
+        rows, self._heads, self._n_prompt, width = key.shape
         self._width = 2 * self._heads * width
-        # Real tokens last, next to the slots.
-        order = mask.argsort(dim=1, stable=True)
-        part = torch.arange(rows * 2 * self._heads).view(rows, 1, -1) * self._n_prompt
-        prompt = prompt.view(-1, width).index_select(0, (part + order[:, :, None]).flatten())
-        self._desk = prompt.new_empty((rows, self._n_prompt + _DESK, self._width))
-        self._desk[:, : self._n_prompt] = prompt.view(rows, -1, self._width)
-        self._store = prompt.new_empty((max(rows * room, 1), self._width))
+        self._desk = key.new_empty((rows, self._n_prompt + _DESK, self._width))
+        prompt = self._desk[:, : self._n_prompt]
+        torch.cat([key, value], dim=1, out=prompt.unflatten(2, (2 * self._heads, width)).transpose(1, 2))
+        if order is not None:
+            prompt.copy_(prompt[torch.arange(rows)[:, None], order])
+        self._store = key.new_empty((max(rows * room, 1), self._width))
         self._n_stored = 0
 
     def add(self, key: Tensor, value: Tensor) -> None:

@@ -6,7 +6,6 @@ Dimensions: B rows, P prompt columns (left-padded), N inputs that wait behind th
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -17,11 +16,8 @@ from transformers import DynamicCache, PreTrainedModel
 from recbench.llm.blocks import Blocks
 from recbench.llm.layer_kinds import has_windows
 from recbench.llm.length_groups import length_groups
-from recbench.llm.row_memory import RowMemory
+from recbench.llm.prompt_reader import read_prompts
 from recbench.llm.sharding import is_sharded, one_end
-
-# Run the decoder over inputs (B, S, H) with a mask (B, C + S) on a cache that grows; return states (B, S, width).
-_Run = Callable[[Tensor, Tensor, DynamicCache], Tensor]
 
 # Reading a beginning apart is one more model call.
 _WORTH_SHARING = 16
@@ -190,16 +186,6 @@ def run_body(lm: PreTrainedModel, inputs_embeds: Tensor, mask: Tensor, cache: Dy
     return one_end(lm, hidden, cache)
 
 
-def fill_cache(lm: PreTrainedModel, inputs_embeds: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-    """Do what :func:`run_body` does to the cache. Returns (B, S, 0): hidden states that have no width."""
-    blocks = Blocks.of(lm)
-    if blocks is None:
-        return run_body(lm, inputs_embeds, mask, cache)[..., :0]
-    position = positions(mask)[:, -inputs_embeds.shape[1] :]
-    blocks.fill(inputs_embeds.flatten(0, 1), position.flatten(), RowMemory(cache, mask))
-    return inputs_embeds[..., :0]
-
-
 class TitleWriter(nn.Module):
     """Writes the answer right after the prompt (BIGRec and every method without a thought).
 
@@ -232,30 +218,26 @@ class TitleWriter(nn.Module):
         Returns:
             The cache of all P columns and their hidden states, (B, P, H).
         """
-        return self._read_prompts(prompt_ids, prompt_mask, self._run)
-
-    def _read_prompts(self, prompt_ids: Tensor, prompt_mask: Tensor, run: _Run) -> tuple[DynamicCache, Tensor]:
-        """Do what :meth:`read_hidden` says; hidden states are what ``run`` makes of them."""
         equal = ((prompt_ids == prompt_ids[:1]) & prompt_mask.bool()).all(dim=0)
         apart = len(prompt_ids) > 1 and not _reads_whole_rows(self.lm)
         shared = int(equal[:-1].cumprod(dim=0).sum()) if apart else 0
         shared = shared if shared >= _WORTH_SHARING else 0
         beginning, hidden = DynamicCache(), []
         if shared:
-            read = run(self.embed(prompt_ids[:1, :shared]), prompt_mask[:1, :shared], beginning)
+            read = self._run(self.embed(prompt_ids[:1, :shared]), prompt_mask[:1, :shared], beginning)
             hidden.append(read.expand(len(prompt_ids), -1, -1))
         groups = _reading_groups(prompt_mask[:, shared:]) if apart else []
         embeds = self.embed(prompt_ids[:, shared:])
         if len(groups) < 2:
             cache = copy_cache(beginning, len(prompt_ids))
-            own = run(embeds, prompt_mask, cache)
+            own = self._run(embeds, prompt_mask, cache)
             return cache, torch.cat([*hidden, own], dim=1)
         parts = []
         for rows, width in groups:
             cache = copy_cache(beginning, len(rows))
             mask = torch.cat([prompt_mask[rows, :shared], prompt_mask[rows, -width:]], dim=1)
-            parts.append((rows, cache, run(embeds[rows, -width:], mask, cache)))
-        own = embeds.new_zeros((*embeds.shape[:2], parts[0][2].shape[2]))
+            parts.append((rows, cache, self._run(embeds[rows, -width:], mask, cache)))
+        own = torch.zeros_like(embeds)
         for rows, _, states in parts:
             own[rows, -states.shape[1] :] = states
         cache = _joined([(rows, cache) for rows, cache, _ in parts], shared, prompt_ids.shape)
@@ -268,18 +250,22 @@ class TitleWriter(nn.Module):
             prompt_ids: int64 (B, P), padded on the left.
             prompt_mask: int64 (B, P).
         """
-        ids, mask = beginning_first(self.lm, prompt_ids, prompt_mask)
+        blocks = Blocks.of(self.lm)
+        ids, mask = prompt_ids, prompt_mask
+        if blocks is None:
+            ids, mask = beginning_first(self.lm, ids, mask)
         before = mask[:, :-1]
-        cache = self._read_prompts(ids[:, :-1], before, self._fill)[0] if before.shape[1] else DynamicCache()
+        if not before.any():
+            cache, before = DynamicCache(), before[:, :0]
+        elif blocks is None:
+            cache, _ = self.read_hidden(ids[:, :-1], before)
+        else:
+            cache = read_prompts(blocks, self.embed, ids[:, :-1], before, shared_beginning(ids, mask))
         return Prefix(cache, before, self.embed(ids[:, -1:]))
 
     def _run(self, inputs_embeds: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
         """Run the decoder blocks as :func:`run_body` does; return the hidden states that are wanted."""
         return run_body(self.lm, inputs_embeds, mask, cache)
-
-    def _fill(self, inputs_embeds: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
-        """Fill the cache as :func:`fill_cache` does."""
-        return fill_cache(self.lm, inputs_embeds, mask, cache)
 
     def answer_hidden(self, prefix: Prefix, answer_ids: Tensor, answer_mask: Tensor) -> Tensor:
         """Return (B, T, H): the hidden states that predict each answer token. The prefix stays as it is."""

@@ -94,20 +94,20 @@ def test_equals_a_slow_search(setting, penalty: float) -> None:
     check_against_slow(writer, codec, prompts, result, 4, penalty)
 
 
-@pytest.mark.parametrize("ahead", [0, 7, 10_000])
-def test_reading_ahead_changes_nothing_but_the_number_of_model_calls(setting, monkeypatch, ahead: int) -> None:
+@pytest.mark.parametrize("levels", [1, 3, 10_000])
+def test_reading_ahead_changes_nothing_but_the_number_of_model_calls(setting, monkeypatch, levels: int) -> None:
     writer, codec, prompts = setting
     calls = []
     extend = AnswerTree.extend
     monkeypatch.setattr(AnswerTree, "extend", lambda *arguments: calls.append(arguments) or extend(*arguments))
     usual = beam_search(writer, writer.read(*codec.pad_prompts(prompts)), trie_of(codec), 4, 1.0)
     usual_calls = len(calls)
-    monkeypatch.setattr(beam, "_AHEAD", ahead)
+    monkeypatch.setattr(beam, "_LEVELS", levels)
     calls.clear()
     other = beam_search(writer, writer.read(*codec.pad_prompts(prompts)), trie_of(codec), 4, 1.0)
     assert other.sequence.tolist() == usual.sequence.tolist()
     torch.testing.assert_close(other.score, usual.score, atol=1e-5, rtol=1e-5)
-    if ahead == 0:
+    if levels == 1:
         assert len(calls) == other.steps - 1 > usual_calls
 
 
@@ -116,7 +116,7 @@ def test_where_all_ways_are_known_one_call_reads_them(setting, monkeypatch) -> N
     calls = []
     extend = AnswerTree.extend
     monkeypatch.setattr(AnswerTree, "extend", lambda *arguments: calls.append(arguments) or extend(*arguments))
-    monkeypatch.setattr(beam, "_AHEAD", 10**6)
+    monkeypatch.setattr(beam, "_LEVELS", 10**6)
     titles = len(codec.answers.tokens)
     # As many beams as titles: the tree is read with the prompt's last token.
     found = beam_search(writer, writer.read(*codec.pad_prompts(prompts)), trie_of(codec), titles, 0.0)

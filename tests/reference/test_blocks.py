@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from transformers import (
     AutoModelForCausalLM,
     DynamicCache,
@@ -19,8 +21,9 @@ from transformers import (
 )
 
 from recbench.llm.blocks import Blocks
-from recbench.llm.row_memory import RowMemory
-from recbench.llm.writer import fill_cache, positions
+from recbench.llm.lanes import lane_sizes
+from recbench.llm.prompt_reader import read_prompts
+from recbench.llm.writer import positions, shared_beginning
 
 SIZES = {
     "vocab_size": 60,
@@ -61,13 +64,33 @@ def embeds_of(lm: PreTrainedModel, *shape: int) -> torch.Tensor:
     return lm.get_input_embeddings()(ids)
 
 
+class PlainMemory:
+    """All columns of B rows in a cache, and attention as the definition says."""
+
+    def __init__(self, cache: DynamicCache, mask: torch.Tensor) -> None:
+        self.cache, self.mask = cache, mask
+
+    def add(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        key, value = (part.unflatten(0, (len(self.mask), -1)).transpose(1, 2) for part in (key, value))
+        self.cache.update(key, value, layer)
+
+    def attend(self, layer: int, query: torch.Tensor, scale: float) -> torch.Tensor:
+        key, value = self.cache.layers[layer].keys, self.cache.layers[layer].values
+        query = query.unflatten(0, (len(self.mask), -1)).transpose(1, 2)
+        key, value = (part.repeat_interleave(query.shape[1] // part.shape[1], dim=1) for part in (key, value))
+        n_new, n_columns = query.shape[2], key.shape[2]
+        seen = torch.ones((n_new, n_columns), dtype=torch.bool).tril(n_columns - n_new) & self.mask.bool()[:, None]
+        scores = (scale * query @ key.transpose(2, 3)).masked_fill(~seen[:, None], torch.finfo().min)
+        return (scores.softmax(dim=3) @ value).transpose(1, 2).flatten(2).flatten(0, 1)
+
+
 def by_blocks(lm: PreTrainedModel, embeds: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
     """The same with blocks of our own, if they take the model."""
     blocks = Blocks.of(lm)
     if blocks is None:
         return by_hugging_face(lm, embeds, mask, cache)
     position = positions(mask)[:, -embeds.shape[1] :]
-    return blocks(embeds.flatten(0, 1), position.flatten(), RowMemory(cache, mask)).view_as(embeds)
+    return blocks(embeds.flatten(0, 1), position.flatten(), PlainMemory(cache, mask)).view_as(embeds)
 
 
 def by_hugging_face(lm: PreTrainedModel, embeds: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
@@ -111,14 +134,63 @@ def test_rows_without_padding(name: str) -> None:
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
+def check_prompts(lm: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, shared: int) -> None:
+    blocks, theirs = Blocks.of(lm), DynamicCache()
+    assert blocks is not None
+    embed = lm.get_input_embeddings()
+    ours = read_prompts(blocks, embed, ids, mask, shared)
+    by_hugging_face(lm, embed(ids), mask, theirs)
+    check_caches(ours, theirs, mask)
+    for layer in ours.layers:
+        assert not layer.keys.transpose(1, 2)[mask == 0].any()
+        assert not layer.values.transpose(1, 2)[mask == 0].any()
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 @torch.no_grad()
-def test_filling_a_cache_leaves_what_a_whole_pass_leaves(name: str) -> None:
+def test_prompts_leave_what_a_whole_pass_leaves(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("recbench.llm.prompt_reader._LANE", 3)
     lm = make_model(CONFIGS[name]())
-    embeds, ours, theirs = embeds_of(lm, 3, 8), DynamicCache(), DynamicCache()
-    assert fill_cache(lm, embeds, MASK, ours).shape == (3, 8, 0)
-    by_hugging_face(lm, embeds, MASK, theirs)
-    check_caches(ours, theirs, MASK)
+    lengths = torch.tensor([5, 8, 2, 1])
+    mask = (torch.arange(10) >= 10 - lengths[:, None]).long()
+    ids = torch.randint(60, mask.shape, generator=torch.Generator().manual_seed(2))
+    check_prompts(lm, ids, mask, shared=0)
+    for row, length in enumerate(lengths.tolist()):
+        ids[row, 10 - length] = 7
+    check_prompts(lm, ids, mask, shared=1)
+    check_prompts(lm, ids[:1], mask[:1], shared=0)
+
+
+@given(
+    beginning=st.integers(0, 6),
+    own=st.lists(st.integers(1, 9), min_size=1, max_size=4),
+    extra=st.integers(0, 3),
+    lane=st.integers(1, 20),
+)
+@settings(max_examples=40, deadline=None)
+def test_prompts_of_any_shape(beginning: int, own: list[int], extra: int, lane: int) -> None:
+    with torch.no_grad(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("recbench.llm.prompt_reader._LANE", lane)
+        lm = make_model(CONFIGS["llama"]())
+        width = beginning + max(own) + extra
+        mask = (torch.arange(width) >= width - beginning - torch.tensor(own)[:, None]).long()
+        ids = torch.randint(60, mask.shape, generator=torch.Generator().manual_seed(sum(own)))
+        for row, length in enumerate(own):
+            first = width - beginning - length
+            ids[row, first : first + beginning] = torch.arange(beginning)
+        shared = shared_beginning(ids, mask)
+        assert shared >= (beginning if len(own) > 1 else 0)
+        # What a writer reads: all but the last token.
+        if mask[:, :-1].any():
+            check_prompts(lm, ids[:, :-1], mask[:, :-1], shared)
+
+
+@given(st.integers(0, 200), st.integers(1, 40))
+def test_lanes_share_the_tokens_evenly(n_tokens: int, at_most: int) -> None:
+    sizes = lane_sizes(n_tokens, at_most)
+    assert sum(sizes) == n_tokens
+    assert len(sizes) == -(-n_tokens // at_most)
+    assert not sizes or 1 <= min(sizes) <= max(sizes) <= min(min(sizes) + 1, at_most)
 
 
 def test_other_models_and_passes_with_gradients_are_left_to_hugging_face() -> None:

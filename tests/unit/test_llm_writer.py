@@ -7,6 +7,7 @@ import torch
 from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config
 
 from recbench.llm import writer as writer_module
+from recbench.llm.blocks import Blocks
 from recbench.llm.layer_kinds import has_windows
 from recbench.llm.writer import TitleWriter, beginning_first, shared_beginning
 
@@ -76,15 +77,14 @@ def test_a_beginning_that_all_prompts_share_is_read_once(lm, monkeypatch) -> Non
     prompts = [instruction + prompt for prompt in PROMPTS]
     ids, mask = pad(prompts, left=True, extra=2)
     assert shared_beginning(ids, mask) == len(instruction)
-    rows_read = []
-    fill = writer_module.fill_cache
+    n_tokens = []
+    fill = Blocks.fill
     monkeypatch.setattr(
-        writer_module,
-        "fill_cache",
-        lambda lm, embeds, *rest: rows_read.append(embeds.shape[:2]) or fill(lm, embeds, *rest),
+        Blocks, "fill", lambda self, embeds, *rest: n_tokens.append(len(embeds)) or fill(self, embeds, *rest)
     )
     prefix = writer.read(ids, mask)
-    assert rows_read == [(1, 30), (2, 7)]
+    # The last token of a prompt waits.
+    assert n_tokens == [len(instruction) + sum(len(prompt) - 1 for prompt in PROMPTS)]
     answer_ids, answer_mask = pad(ANSWERS, left=False)
     ours = writer.answer_logprobs(prefix, answer_ids, answer_mask)
     for row, (prompt, answer) in enumerate(zip(prompts, ANSWERS, strict=True)):
@@ -101,12 +101,13 @@ def test_rows_of_different_lengths_are_read_in_groups(lm, monkeypatch, shares: b
         prompt[len(beginning)] = 20 + number
     ids, mask = pad(prompts, left=True, extra=2)
     shapes = []
-    fill = writer_module.fill_cache
+    body = writer_module.run_body
     monkeypatch.setattr(
         writer_module,
-        "fill_cache",
-        lambda lm, embeds, *rest: shapes.append(tuple(embeds.shape[:2])) or fill(lm, embeds, *rest),
+        "run_body",
+        lambda lm, embeds, *rest: shapes.append(tuple(embeds.shape[:2])) or body(lm, embeds, *rest),
     )
+    monkeypatch.setattr(Blocks, "of", lambda _: None)
     writer = TitleWriter(lm)
     prefix = writer.read(ids, mask)
     # The last token of a prompt waits.
