@@ -42,13 +42,14 @@ class Trained:
 
 
 def trained_writer(
-    dataset_name: str, backbone: str, max_rows: int, device: str = "cpu", pretrain: bool = True
+    dataset_name: str, backbone: str, max_rows: int | None, device: str = "cpu", pretrain: bool = True
 ) -> Trained:
-    """Return a preset backbone fine-tuned for one epoch on ``max_rows`` training rows; made once, then kept.
+    """Return a preset backbone fine-tuned for one epoch on training rows; made once, then kept.
 
     It lies under ``RECBENCH_HOME/benchmarks/<hash>``.
 
     Args:
+        max_rows: training rows, drawn at random; None for all.
         pretrain: pretrain the preset where no run has done so, which may take an hour.
 
     Raises:
@@ -80,7 +81,12 @@ def trained_writer(
         ctx.work_dir.mkdir(parents=True, exist_ok=True)
         result = fine_tune(writer, codec, split.train, split.valid, settings, ctx.work_dir / "sft", ctx)
         seconds = time.perf_counter() - start
-        facts = {"rows": max_rows, "steps": result.steps, "best_loss": result.best_loss, "seconds": seconds}
+        facts = {
+            "rows": max_rows or len(split.train),
+            "steps": result.steps,
+            "best_loss": result.best_loss,
+            "seconds": seconds,
+        }
         with atomic_folder(folder) as temporary:
             save_lm(temporary, writer.lm, opened.tokenizer, facts)
         shutil.rmtree(ctx.work_dir, ignore_errors=True)
