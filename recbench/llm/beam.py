@@ -36,7 +36,7 @@ _NONE = -1
 # row ends on the way, and rows with few beams need not hurry: those with many decide how many calls there are.
 _LEVELS = 6
 # Dropping finished rows may copy the cache of the others, so it waits until a good part has finished.
-_DROP_BELOW = 0.75
+DROP_BELOW = 0.75
 # Slots to make room for at first, per beam; few titles are longer.
 _ROOM = 32
 
@@ -168,7 +168,7 @@ def beam_search(
         search.advance(length_penalty)
         beams = search.beams
         n_live, steps = beams.alive.any(axis=1).sum(), max(steps, int(beams.step.max()))
-        if n_live <= _DROP_BELOW * len(beams.row):
+        if n_live <= DROP_BELOW * len(beams.row):
             sequence[beams.row], score[beams.row] = beams.finished_sequence, beams.finished_score
             if n_live == 0:
                 device = prefix.mask.device

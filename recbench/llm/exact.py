@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from recbench.contracts.config import StrictModel
-from recbench.llm.beam import BeamResult, DeviceTrie, TrieGuide
+from recbench.llm.beam import DROP_BELOW, BeamResult, DeviceTrie, TrieGuide
 from recbench.llm.head import LogprobHead
 from recbench.llm.tree import ROOT, AnswerTree
 from recbench.llm.writer import Prefix, TitleWriter
@@ -278,19 +278,22 @@ class _Search:
     def choose(self) -> bool:
         """Drop what cannot matter and pick the nodes to expand; rows that have none end. False: no row has any."""
         self._settle_finished()
-        frontier = self.frontier.take(self.frontier.bound >= self.threshold[self.frontier.row])
-        frontier = frontier.take(_best_first(frontier.row, frontier.bound))
+        frontier = self.frontier
+        order = (frontier.bound >= self.threshold[frontier.row]).nonzero().squeeze(1)
+        order = order[_best_first(frontier.row[order], frontier.bound[order])]
+        row = frontier.row[order]
         first, most = self.settings.first_tokens, self.settings.tokens_per_step
         step = (self.expansions // _STEP_SHARE).clamp(min=first).clamp(max=most)
-        length = self.bounded.stretch[frontier.node]
-        end = _cumsum_in_row(length, frontier.row, self.n_rows)
+        length = self.bounded.stretch[frontier.node[order]]
+        end = _cumsum_in_row(length, row, self.n_rows)
         left = self.settings.max_expansions - self.expansions
-        now = (end - length < step[frontier.row]) & (end <= left[frontier.row])
+        now = (end - length < step[row]) & (end <= left[row])
         goes_on = torch.zeros_like(left, dtype=torch.bool)
-        goes_on[frontier.row[now]] = True
-        stopped = ~goes_on[frontier.row]
-        self.left = self.left.join(frontier.take(stopped))
-        self.chosen, self.length, self.frontier = frontier.take(now), length[now], frontier.take(~now & ~stopped)
+        goes_on[row[now]] = True
+        stopped = ~goes_on[row]
+        self.left = self.left.join(frontier.take(order[stopped]))
+        self.chosen, self.length = frontier.take(order[now]), length[now]
+        self.frontier = frontier.take(order[~now & ~stopped])
         # Tokens that stand near each other in the trie share most of what they look at.
         near = (self.chosen.row * len(self.trie.token) + self.trie.preorder[self.chosen.node]).argsort()
         self.chosen, self.length = self.chosen.take(near), self.length[near]
@@ -374,7 +377,7 @@ class _Search:
         self.finished = finished.take(finished.bound >= self.threshold[finished.row])
 
     def _keep_rows(self, rows: Tensor) -> None:
-        if 0 < len(rows) < len(self.active):
+        if 0 < len(rows) <= DROP_BELOW * len(self.active):
             self.tree.keep(torch.searchsorted(self.active, rows))
             self.active = rows
 

@@ -15,8 +15,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from recbench.llm.layer_kinds import additive
-
 
 @dataclass(frozen=True)
 class Sight:
@@ -47,8 +45,10 @@ def lane_mask(seen: Tensor, n_before: int, group: int) -> Tensor:
         seen: bool (T, C - n_before), which of the last columns each token sees; it sees all columns before them.
         group: query heads that share a key head.
     """
-    hidden = F.pad(additive(seen, torch.float32), (n_before, 0))
-    return hidden.repeat_interleave(group, dim=0)[None, None]
+    mask = torch.zeros((len(seen), group, n_before + seen.shape[1]))
+    # Not -inf, as in additive().
+    mask[:, :, n_before:].masked_fill_(~seen[:, None], torch.finfo(mask.dtype).min)
+    return mask.view(1, 1, -1, mask.shape[2])
 
 
 def attend(query: Tensor, group: int, scale: float, sights: Iterable[Sight]) -> Tensor:
