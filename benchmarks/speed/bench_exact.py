@@ -219,7 +219,8 @@ def _is_consistent(trained: Trained, prefix: Prefix, beam: BeamResult, exact: Ex
     return bool(right.all()) and bool(not_beaten.all())
 
 
-def _rows(text: str) -> int | None:
+def row_count(text: str) -> int | None:
+    """Read a number of rows, or "all"."""
     return None if text == "all" else int(text)
 
 
@@ -230,7 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--backbone", default="micro", help="a preset; it is pretrained where that was not done")
     parser.add_argument(
         "--rows",
-        type=_rows,
+        type=row_count,
         default=TRAINING_ROWS,
         help=f"training rows of fine-tuning, or all (default {TRAINING_ROWS})",
     )

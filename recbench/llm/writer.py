@@ -255,8 +255,10 @@ class TitleWriter(nn.Module):
         if blocks is None:
             ids, mask = beginning_first(self.lm, ids, mask)
         before = mask[:, :-1]
-        if not before.any():
-            cache, before = DynamicCache(), before[:, :0]
+        if blocks is not None and not before.any():
+            before = before[:, :0]
+        if before.shape[1] == 0:
+            cache = DynamicCache()
         elif blocks is None:
             cache, _ = self.read_hidden(ids[:, :-1], before)
         else:
