@@ -235,6 +235,7 @@ def main(arguments: list[str] | None = None) -> int:
         default=TRAINING_ROWS,
         help=f"training rows of fine-tuning, or all (default {TRAINING_ROWS})",
     )
+    parser.add_argument("--epochs", type=int, default=1, help="of fine-tuning")
     parser.add_argument("--batches", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument(
@@ -249,7 +250,7 @@ def main(arguments: list[str] | None = None) -> int:
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=value)
     options = parser.parse_args(arguments)
     torch.set_num_threads(options.threads)
-    trained = trained_writer(options.dataset, options.backbone, options.rows)
+    trained = trained_writer(options.dataset, options.backbone, options.rows, options.epochs)
     settings = ExactSettings(**{name: getattr(options, name) for name in defaults.model_dump()})
     case = measure(
         trained, options.dataset, options.backbone, options.batches, options.batch_size, settings, options.scored

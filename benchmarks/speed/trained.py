@@ -42,14 +42,21 @@ class Trained:
 
 
 def trained_writer(
-    dataset_name: str, backbone: str, max_rows: int | None, device: str = "cpu", pretrain: bool = True
+    dataset_name: str,
+    backbone: str,
+    max_rows: int | None,
+    epochs: int = 1,
+    device: str = "cpu",
+    pretrain: bool = True,
 ) -> Trained:
-    """Return a preset backbone fine-tuned for one epoch on training rows; made once, then kept.
+    """Return a preset backbone fine-tuned on training rows; made once, then kept.
 
-    It lies under ``RECBENCH_HOME/benchmarks/<hash>``.
+    It lies under ``RECBENCH_HOME/benchmarks/<hash>``. Every further epoch is a training of its own that goes on from
+    the kept model of the epoch before, with a fresh optimizer and at half its peak learning rate.
 
     Args:
         max_rows: training rows, drawn at random; None for all.
+        epochs: passes over the rows.
         pretrain: pretrain the preset where no run has done so, which may take an hour.
 
     Raises:
@@ -60,7 +67,7 @@ def trained_writer(
     # Small batches: with so few rows it is the number of steps that decides how far the model gets.
     given = {"max_rows": max_rows, "epochs": 1, "batch_size": 16, "eval_rows": 200, "patience": None}
     data = [dataset.catalog.fingerprint, split.train.fingerprint]
-    key = hash_json([given, SEED, preset_recipe(backbone), *data])
+    key = hash_json([{**given, "epochs": epochs}, SEED, preset_recipe(backbone), *data])
     root = home() / "benchmarks"
     folder = root / key
     ctx = RunContext(
@@ -75,17 +82,21 @@ def trained_writer(
         if not pretrain:
             cached_preset(backbone, split.train.fingerprint, ctx)
         opened = open_backbone(split.train, ctx)
-        settings = SftSettings(**given, learning_rate=opened.sft_learning_rate)
+        before: dict[str, Any] = {"steps": 0, "seconds": 0.0}
         writer, codec = TitleWriter(opened.model), TitleCodec(opened.tokenizer, dataset.catalog)
+        if epochs > 1:
+            started = trained_writer(dataset_name, backbone, max_rows, epochs - 1, device, pretrain)
+            writer, codec, before = started.writer, started.codec, started.facts
+        settings = SftSettings(**given, learning_rate=opened.sft_learning_rate / 2 ** (epochs - 1))
         start = time.perf_counter()
         ctx.work_dir.mkdir(parents=True, exist_ok=True)
         result = fine_tune(writer, codec, split.train, split.valid, settings, ctx.work_dir / "sft", ctx)
-        seconds = time.perf_counter() - start
         facts = {
             "rows": max_rows or len(split.train),
-            "steps": result.steps,
+            "epochs": epochs,
+            "steps": before["steps"] + result.steps,
             "best_loss": result.best_loss,
-            "seconds": seconds,
+            "seconds": before["seconds"] + time.perf_counter() - start,
         }
         with atomic_folder(folder) as temporary:
             save_lm(temporary, writer.lm, opened.tokenizer, facts)

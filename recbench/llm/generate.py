@@ -35,7 +35,7 @@ from recbench.contracts.hashing import hash_json
 from recbench.contracts.method import RunContext
 from recbench.contracts.seeding import numpy_rng
 from recbench.llm.codec import TitleCodec
-from recbench.llm.writer import Prefix, TitleWriter, positions
+from recbench.llm.writer import Prefix, TitleWriter, cache_argument, positions
 
 END, BUDGET, DONE = "end", "budget", "done"
 _BATCHES_PER_SHARD = 4
@@ -159,10 +159,10 @@ def write_after(
             inputs_embeds=torch.cat([cached, prefix.pending], dim=1),
             attention_mask=mask,
             position_ids=positions(mask),
-            past_key_values=prefix.repeat(settings.beams).cache,
             generation_config=config,
             logits_processor=_sampling(settings, seed, row_keys),
             stopping_criteria=StoppingCriteriaList(criteria),
+            **{cache_argument(writer.lm): prefix.repeat(settings.beams).cache},
         )
     return _interpret(written.tolist(), tokenizer, stop, ends, done)
 

@@ -17,7 +17,7 @@ from transformers.cache_utils import DynamicLayer
 from recbench.llm.attention import grouped_attention
 from recbench.llm.layer_kinds import LayerKinds
 from recbench.llm.tree_paths import level, looked_at
-from recbench.llm.writer import positions
+from recbench.llm.writer import cache_argument, positions
 
 # Slots that there is room for on a desk at first: as many as ten beams look at.
 _DESK = 128
@@ -56,12 +56,13 @@ class HubReader:
             columns = torch.cat([positions(self._mask), n_before + level(paths[row, slots])], dim=1)
             near = self._kinds.near(position, columns[:, None])
         with grouped_attention(self._lm):
-            hidden = self._lm.get_decoder()(
+            decoder = self._lm.get_decoder()
+            hidden = decoder(
                 inputs_embeds=embeds,
                 attention_mask=self._kinds.masks(visible, near, embeds.dtype),
                 position_ids=position,
-                past_key_values=self._cache,
                 use_cache=True,
+                **{cache_argument(decoder): self._cache},
             ).last_hidden_state.flatten(0, 1)
         return hidden if real is None else hidden.index_select(0, real)
 

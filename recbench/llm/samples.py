@@ -16,7 +16,7 @@ from torch import Tensor
 from recbench.llm.attention import grouped_attention
 from recbench.llm.frozen_head import frozen_head_logprobs
 from recbench.llm.layer_kinds import LayerKinds
-from recbench.llm.writer import Prefix, TitleWriter, copy_cache, positions, token_logprobs
+from recbench.llm.writer import Prefix, TitleWriter, cache_argument, copy_cache, positions, token_logprobs
 
 
 def sample_logprobs(
@@ -57,11 +57,12 @@ def _sample_hidden(writer: TitleWriter, prefix: Prefix, pending: Tensor, answer_
     kinds = LayerKinds(writer.lm)
     mask = kinds.masks(visible, kinds.near(position, columns[:, None]), embeds.dtype)
     with grouped_attention(writer.lm):
-        output = writer.lm.get_decoder()(
+        decoder = writer.lm.get_decoder()
+        output = decoder(
             inputs_embeds=embeds.flatten(1, 2),
             attention_mask=mask,
             position_ids=position,
-            past_key_values=copy_cache(prefix.cache),
             use_cache=True,
+            **{cache_argument(decoder): copy_cache(prefix.cache)},
         )
     return output.last_hidden_state.unflatten(1, (samples, length))

@@ -6,6 +6,7 @@ Dimensions: B rows, P prompt columns (left-padded), N inputs that wait behind th
 
 from __future__ import annotations
 
+import inspect
 from copy import copy
 from dataclasses import dataclass, replace
 
@@ -165,6 +166,11 @@ def positions(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(dim=-1) - 1).clamp(min=0)
 
 
+def cache_argument(model: nn.Module) -> str:
+    """Return what a model's forward pass calls its cache of keys and values: transformers renames it model by model."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
+
+
 def run_body(lm: PreTrainedModel, inputs_embeds: Tensor, mask: Tensor, cache: DynamicCache) -> Tensor:
     """Run the decoder blocks over new inputs on top of a cache (which grows).
 
@@ -176,12 +182,13 @@ def run_body(lm: PreTrainedModel, inputs_embeds: Tensor, mask: Tensor, cache: Dy
     Returns:
         (B, S, H): hidden states after the final norm.
     """
-    hidden = lm.get_decoder()(
+    decoder = lm.get_decoder()
+    hidden = decoder(
         inputs_embeds=inputs_embeds,
         attention_mask=mask,
         position_ids=positions(mask)[:, -inputs_embeds.shape[1] :],
-        past_key_values=cache,
         use_cache=True,
+        **{cache_argument(decoder): cache},
     ).last_hidden_state
     return one_end(lm, hidden, cache)
 

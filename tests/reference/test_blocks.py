@@ -23,7 +23,7 @@ from transformers import (
 from recbench.llm.blocks import Blocks
 from recbench.llm.lanes import lane_sizes
 from recbench.llm.prompt_reader import read_prompts
-from recbench.llm.writer import positions, shared_beginning
+from recbench.llm.writer import positions, run_body, shared_beginning
 
 SIZES = {
     "vocab_size": 60,
@@ -88,19 +88,9 @@ def by_blocks(lm: PreTrainedModel, embeds: torch.Tensor, mask: torch.Tensor, cac
     """The same with blocks of our own, if they take the model."""
     blocks = Blocks.of(lm)
     if blocks is None:
-        return by_hugging_face(lm, embeds, mask, cache)
+        return run_body(lm, embeds, mask, cache)
     position = positions(mask)[:, -embeds.shape[1] :]
     return blocks(embeds.flatten(0, 1), position.flatten(), PlainMemory(cache, mask)).view_as(embeds)
-
-
-def by_hugging_face(lm: PreTrainedModel, embeds: torch.Tensor, mask: torch.Tensor, cache: DynamicCache) -> torch.Tensor:
-    return lm.get_decoder()(
-        inputs_embeds=embeds,
-        attention_mask=mask,
-        position_ids=positions(mask)[:, -embeds.shape[1] :],
-        past_key_values=cache,
-        use_cache=True,
-    ).last_hidden_state
 
 
 def check_caches(ours: DynamicCache, theirs: DynamicCache, mask: torch.Tensor) -> None:
@@ -120,7 +110,7 @@ def test_equals_hugging_face_in_two_pieces(name: str) -> None:
     for start, end in ((0, 5), (5, 8)):
         mask, real = MASK[:, :end], MASK[:, start:end].bool()
         found = by_blocks(lm, embeds[:, start:end], mask, ours)
-        expected = by_hugging_face(lm, embeds[:, start:end], mask, theirs)
+        expected = run_body(lm, embeds[:, start:end], mask, theirs)
         torch.testing.assert_close(found[real], expected[real], atol=1e-5, rtol=1e-4)
     check_caches(ours, theirs, MASK)
 
@@ -130,7 +120,7 @@ def test_equals_hugging_face_in_two_pieces(name: str) -> None:
 def test_rows_without_padding(name: str) -> None:
     lm = make_model(CONFIGS[name]())
     embeds, mask = embeds_of(lm, 2, 6), torch.ones((2, 6), dtype=torch.int64)
-    found, expected = by_blocks(lm, embeds, mask, DynamicCache()), by_hugging_face(lm, embeds, mask, DynamicCache())
+    found, expected = by_blocks(lm, embeds, mask, DynamicCache()), run_body(lm, embeds, mask, DynamicCache())
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
 
 
@@ -139,7 +129,7 @@ def check_prompts(lm: PreTrainedModel, ids: torch.Tensor, mask: torch.Tensor, sh
     assert blocks is not None
     embed = lm.get_input_embeddings()
     ours = read_prompts(blocks, embed, ids, mask, shared)
-    by_hugging_face(lm, embed(ids), mask, theirs)
+    run_body(lm, embed(ids), mask, theirs)
     check_caches(ours, theirs, mask)
     for layer in ours.layers:
         assert not layer.keys.transpose(1, 2)[mask == 0].any()
@@ -234,6 +224,6 @@ def test_projections_and_the_final_norm_may_be_replaced_and_watched() -> None:
     layer.mlp.up_proj.register_forward_hook(lambda *_: seen.append("up"))
     embeds, mask = embeds_of(lm, 1, 4), torch.ones((1, 4), dtype=torch.int64)
     assert Blocks.of(lm) is not None
-    found, expected = by_blocks(lm, embeds, mask, DynamicCache()), by_hugging_face(lm, embeds, mask, DynamicCache())
+    found, expected = by_blocks(lm, embeds, mask, DynamicCache()), run_body(lm, embeds, mask, DynamicCache())
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-4)
     assert seen == ["up", "norm"] * 2

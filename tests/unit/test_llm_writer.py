@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, MistralConfig, Qwen2Config
+from transformers import AutoModelForCausalLM, DynamicCache, MistralConfig, Qwen2Config
 
 from recbench.llm import writer as writer_module
 from recbench.llm.blocks import Blocks
 from recbench.llm.layer_kinds import has_windows
-from recbench.llm.writer import TitleWriter, beginning_first, shared_beginning
+from recbench.llm.writer import TitleWriter, beginning_first, cache_argument, run_body, shared_beginning
 
 PROMPTS = [[5, 6, 7, 8, 9, 10], [11, 12, 13]]
 ANSWERS = [[20, 21], [22, 23, 24]]
@@ -18,6 +20,22 @@ ANSWERS = [[20, 21], [22, 23, 24]]
 @pytest.fixture(scope="module")
 def lm(tiny_llm_folder):
     return AutoModelForCausalLM.from_pretrained(tiny_llm_folder).eval()
+
+
+def test_the_cache_goes_by_the_name_that_the_model_knows(lm) -> None:
+    class Older(torch.nn.Module):
+        def forward(self, inputs_embeds, past_key_values=None): ...
+
+    class Newer(torch.nn.Module):
+        def forward(self, inputs_embeds, cache=None): ...
+
+    assert cache_argument(Older()) == "past_key_values"
+    assert cache_argument(Newer()) == "cache"
+    cache = DynamicCache()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", FutureWarning)
+        run_body(lm, lm.get_input_embeddings()(torch.tensor([[5, 6]])), torch.ones((1, 2), dtype=torch.int64), cache)
+    assert cache.get_seq_length() == 2
 
 
 def plain_logprobs(lm, prompt: list[int], answer: list[int]) -> torch.Tensor:
