@@ -23,6 +23,7 @@ from latent.objective import batch_advantage
 from latent.reasoner import LatentWriter
 from recbench.contracts.errors import RecbenchError
 from recbench.llm.beam import BeamResult, DeviceTrie, beam_search
+from recbench.llm.exact import BoundedTrie, ExactSettings, exact_search
 from recbench.llm.grpo import group_advantage, perplexity_reward, policy_loss
 from recbench.llm.trie import build_trie
 from recbench.llm.writer import Prefix, mean_answer_loss, token_logprobs
@@ -245,15 +246,28 @@ def _beam(golden: GoldenSet) -> Iterator[Check]:
         prefix.repeat(len(sequences)), answer_ids.repeat(rows, 1), answer_mask.repeat(rows, 1)
     )
     yield _absolute("beam.exact_sum_logp", scored.sum(-1).view(rows, -1), golden["beam.exact_sum_logp"])
+    wrong = (answer_mask.sum(1) != golden["beam.exact_len_incl_eos"]).sum()
+    yield Check("beam.exact_len_incl_eos", float(wrong), 0.0, "titles of another length")
 
-    for match in golden.names(r"beam\.lp([\d.]+)\.single\.scores"):
+    tokens, _ = _right_padded([torch.tensor(s) for s in distinct], golden.eos)
+    for match in golden.names(r"beam\.lp(-?[\d.]+)\.single\.scores"):
         name, penalty = match[0].removesuffix(".scores"), float(match[1])
         scores, items = golden[match[0]], golden[f"{name}.item_index"]
         together = beam_search(writer, prefix, trie, scores.shape[1], penalty)
         alone = [beam_search(writer, _row(writer, ids, mask, r), trie, scores.shape[1], penalty) for r in range(rows)]
-        yield from _beam_checks(name, _named(together, item_of), together.score, items, scores)
         merged = BeamResult(torch.cat([a.sequence for a in alone]), torch.cat([a.score for a in alone]), 0)
-        yield from _beam_checks(f"{name}, each row alone", _named(merged, item_of), merged.score, items, scores)
+        for result, label in ((together, name), (merged, f"{name}, each row alone")):
+            found = _named(result.sequence, item_of)
+            yield from _list_checks(label, found, result.score, items, scores)
+            yield _tokens_check(label, tokens[result.sequence], golden[f"{name}.sequences"], found == items)
+
+    for match in golden.names(r"beam\.lp(-?[\d.]+)\.exact_ranking_distinct"):
+        items, penalty = golden[match[0]].long(), float(match[1])
+        totals, lengths = golden["beam.exact_sum_logp"].double(), golden["beam.exact_len_incl_eos"].double()
+        scores = totals.gather(1, items) / lengths[items] ** penalty
+        exact = exact_search(writer, prefix, BoundedTrie.of(trie, penalty), items.shape[1], ExactSettings())
+        yield Check(f"{match[0]}.proven", float((~exact.proven).sum()), 0.0, "lists without proof")
+        yield from _list_checks(match[0], _named(exact.sequence, item_of), exact.score, items, scores)
 
 
 def _row(writer: LatentWriter, ids: Tensor, mask: Tensor, row: int) -> Prefix:
@@ -261,12 +275,19 @@ def _row(writer: LatentWriter, ids: Tensor, mask: Tensor, row: int) -> Prefix:
     return writer.read(ids[row : row + 1, kept], mask[row : row + 1, kept])
 
 
-def _named(result: BeamResult, item_of: Tensor) -> Tensor:
-    """Return item numbers of a beam result, -1 where a place is empty."""
-    return torch.where(result.sequence >= 0, item_of[result.sequence.clamp(min=0)], -1)
+def _named(sequence: Tensor, item_of: Tensor) -> Tensor:
+    """Return the item numbers of sequence numbers, -1 where a place is empty."""
+    return torch.where(sequence >= 0, item_of[sequence.clamp(min=0)], -1)
 
 
-def _beam_checks(
+def _tokens_check(name: str, ours: Tensor, theirs: Tensor, same_title: Tensor) -> Check:
+    """Compare the tokens of titles, filled with the end token, in the places that hold the same title."""
+    width = min(ours.shape[2], theirs.shape[2])
+    wrong = (ours[..., :width] != theirs[..., :width]).any(dim=2) & same_title
+    return Check(f"{name}.sequences", float(wrong.sum()), 0.0, "titles of other tokens")
+
+
+def _list_checks(
     name: str, items: Tensor, scores: Tensor, their_items: Tensor, their_scores: Tensor
 ) -> Iterator[Check]:
     yield _absolute(f"{name}.scores", scores, their_scores, BEAM_SCORE)

@@ -160,9 +160,11 @@ class ReasoningPolicy(Objective):
     def _reference_logprobs(self, prompt_ids: Tensor, prompt_mask: Tensor, ids: Tensor, mask: Tensor) -> Tensor | None:
         if self._reference is None:
             return None
-        with torch.no_grad(), self._reference() as writer:
+        # With gradients switched on, as the policy reads, though nothing here has any: other kernels round otherwise,
+        # and of a KL that should be 0 the optimizer would make steps of full size.
+        with self._reference() as writer:
             shared = writer.eval().read(prompt_ids, prompt_mask).repeat(self.settings.samples)
-            return read_completions(writer, shared, ids, mask, self.settings.temperature).logprobs
+            return read_completions(writer, shared, ids, mask, self.settings.temperature).logprobs.detach()
 
     def _rewards(self, generated: Generated, reading: Reading, items: Sequence[int]) -> Tensor:
         """Return float32 (G, K)."""

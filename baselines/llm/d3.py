@@ -26,8 +26,9 @@ from recbench.contracts.gain import mean_ndcg
 from recbench.contracts.likelihood import Likelihood
 from recbench.contracts.method import MethodConfig, RunContext
 from recbench.contracts.rankings import Rankings
-from recbench.llm.decode import DecodingConfig
+from recbench.llm.decode import MAX_LENGTH_PENALTY, DecodingConfig
 from recbench.llm.facts import decoding_facts
+from recbench.llm.fit_checks import check_fit
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +40,10 @@ class D3Decoding(DecodingConfig):
     """Decoding without length normalisation."""
 
     length_penalty: float = Field(
-        0.0, description="a title of L tokens scores sum(logprob) / L ** this; 0.0: the plain sum"
+        0.0,
+        ge=-MAX_LENGTH_PENALTY,
+        le=MAX_LENGTH_PENALTY,
+        description="a title of L tokens scores sum(logprob) / L ** this; 0.0: the plain sum",
     )
 
 
@@ -73,6 +77,8 @@ class D3(BigRec):
     def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
         """Fit the text-free recommender, if there is one, then fine-tune the backbone."""
         if self._partner is not None:
+            # Fine-tuning checks this too, but a partner may train for hours before it.
+            check_fit(self.config.template, self.config.sft, ctx)
             self._partner.fit(train, valid, ctx)
         super().fit(train, valid, ctx)
 

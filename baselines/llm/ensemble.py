@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -38,7 +38,7 @@ class EnsembleSettings(StrictModel):
         le=1,
         description="weight of the language model, 1: it alone. Unset: the best of alpha_grid by validation NDCG@10",
     )
-    alpha_grid: tuple[float, ...] = Field(
+    alpha_grid: tuple[Annotated[float, Field(ge=0, le=1)], ...] = Field(
         (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
         min_length=1,
         description="what alpha is chosen from; the largest of equally good ones",

@@ -42,7 +42,12 @@ LimitTrainOption = Annotated[
     typer.Option("--limit-train", help="Keep at most N training rows. A try-out, marked as such.", metavar="N"),
 ]
 LimitTestOption = Annotated[
-    int | None, typer.Option("--limit-test", help="Keep at most N test rows. A try-out, marked as such.", metavar="N")
+    int | None,
+    typer.Option(
+        "--limit-test",
+        help="Keep at most N test rows and N validation rows. A try-out, marked as such.",
+        metavar="N",
+    ),
 ]
 RunsDirOption = Annotated[Path, typer.Option("--runs-dir", help="Folder of all runs.")]
 DeviceOption = Annotated[Device, typer.Option("--device", help="Where torch computes.")]

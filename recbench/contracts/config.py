@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from typing import Any, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -28,16 +29,33 @@ def build_config(model: type[ModelT], values: Mapping[str, Any], where: str) -> 
         where: what the values configure, for the message (``"method 'bigrec'"``).
 
     Raises:
-        ConfigError: names every wrong key or value with its dotted path, and the closest known key.
+        ConfigError: names every wrong key or value with its dotted path, and the closest known key. A number that is
+            not finite is wrong everywhere: no comparison holds for NaN, and JSON knows neither.
     """
     try:
-        return model.model_validate(dict(values))
+        built = model.model_validate(dict(values))
+        problems = [f"{path}: got {value}; a number must be finite." for path, value in _not_finite(built, "")]
     except ValidationError as error:
         problems = describe_problems(model, error)
+    if problems:
         plural = "problem" if len(problems) == 1 else "problems"
         raise ConfigError(
             f"Configuration of {where}: {len(problems)} {plural}.\n" + "\n".join(f"  - {p}" for p in problems)
-        ) from None
+        )
+    return built
+
+
+def _not_finite(value: Any, path: str) -> Iterator[tuple[str, float]]:
+    """Yield the dotted path and value of every NaN and infinity in a configuration."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield path, value
+    parts: Any = ()
+    if isinstance(value, (BaseModel, Mapping)):
+        parts = value if isinstance(value, BaseModel) else value.items()
+    elif isinstance(value, (list, tuple)):
+        parts = enumerate(value)
+    for key, part in parts:
+        yield from _not_finite(part, f"{path}.{key}" if path else str(key))
 
 
 def describe_problems(model: type[BaseModel], error: ValidationError) -> list[str]:

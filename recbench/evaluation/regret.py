@@ -16,9 +16,10 @@ class BeamRegret:
     """What the beam lost, for each of N queries; all comparisons are of the first ``k`` places.
 
     Attributes:
-        wanted: int64 (N,), things in the exact top k (more than k where a tie reaches over place k).
-        missed: int64 (N,), how many of them the beam's top k lacks.
-        first_differs: bool (N,), the two lists do not begin with the same things.
+        wanted: int64 (N,), places of the exact top k: k, or fewer where the list is shorter.
+        missed: int64 (N,), for how many of them the beam's top k has no thing. Of things that tie over place k, any
+            will do, as many as have room.
+        first_differs: bool (N,), the beam's first thing, or what ties with it, is none of the exact list's.
         gap_first: float64 (N,), score of the exact list's first place minus that of the beam's; NaN if either is empty.
         gap_mean: float64 (N,), the same, as a mean over the places up to k that both lists have.
     """
@@ -33,7 +34,7 @@ class BeamRegret:
 def beam_regret(beam: Rankings, exact: Rankings, k: int) -> BeamRegret:
     """Compare the lists of a beam search with the true best lists, place by place.
 
-    A tied group belongs to the top k as a whole if it begins there: no order within it is the right one.
+    No order within a tied group is the right one.
 
     Args:
         beam, exact: lists of the same N queries in the same order, of items or of titles, scored by the same model.
@@ -44,16 +45,19 @@ def beam_regret(beam: Rankings, exact: Rankings, k: int) -> BeamRegret:
     """
     if not np.array_equal(beam.example_id, exact.example_id):
         raise ArtifactError("The two lists to compare answer different queries.", "Give runs on the same rows.")
-    top_beam, top_exact = _top(beam, k), _top(exact, k)
+    (sure, tied), top_beam = _top(exact, k), np.concatenate(_top(beam, k))
+    wanted = np.minimum(exact.lengths, k)
+    room = wanted - _count(sure, beam)
     gap = _padded_scores(exact, k) - _padded_scores(beam, k)
     both = ~np.isnan(gap)
     n_both = both.sum(axis=1)
     total = np.where(both, gap, 0.0).sum(axis=1)
-    first_beam, first_exact = _top(beam, 1), _top(exact, 1)
+    same_first = np.intersect1d(np.concatenate(_top(exact, 1)), np.concatenate(_top(beam, 1)))
     return BeamRegret(
-        wanted=_count(top_exact, beam),
-        missed=_count(np.setdiff1d(top_exact, top_beam), beam),
-        first_differs=_count(np.setxor1d(first_exact, first_beam), beam) > 0,
+        wanted=wanted,
+        missed=_count(np.setdiff1d(sure, top_beam), beam)
+        + np.maximum(room - _count(np.intersect1d(tied, top_beam), beam), 0),
+        first_differs=(_count(same_first, beam) == 0) & (np.maximum(beam.lengths, exact.lengths) > 0),
         gap_first=gap[:, 0],
         gap_mean=np.divide(total, n_both, out=np.full(len(beam), np.nan), where=n_both > 0),
     )
@@ -62,12 +66,16 @@ def beam_regret(beam: Rankings, exact: Rankings, k: int) -> BeamRegret:
 _KEY_BASE = np.int64(2**32)
 
 
-def _top(rankings: Rankings, k: int) -> np.ndarray:
-    """Return one int64 key per thing in a top k, made of the query's number and the thing's."""
+def _top(rankings: Rankings, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return int64 keys of the things in a top k, made of the query's number and the thing's.
+
+    Returns:
+        Those whose tied group ends within k, and those whose group begins there and reaches over it.
+    """
     lists = item_lists(rankings)
-    first, _ = tied_groups(lists)
-    kept = first <= k
-    return lists.row[kept] * _KEY_BASE + lists.things[kept]
+    first, last = tied_groups(lists)
+    keys = lists.row * _KEY_BASE + lists.things
+    return keys[last <= k], keys[(first <= k) & (last > k)]
 
 
 def _count(keys: np.ndarray, rankings: Rankings) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -83,16 +84,22 @@ def _search(run: StoredRun) -> str:
 
 
 def _pairs(runs: Sequence[StoredRun]) -> list[_Pair]:
-    """Return a pair for every seed that has both searches: of the same fit where there is one, else the newest."""
-    newest = sorted(runs, key=lambda run: (run.manifest.created, run.run_id), reverse=True)
+    """Return a pair for every seed that has both searches.
+
+    Lists of one fit come first, then the exact search that was allowed most, then the newest runs.
+    """
+
+    def preference(pair: _Pair) -> tuple[Any, ...]:
+        allowed = pair.exact.manifest.config["decoding"].get("exact", {}).get("max_expansions", 0)
+        ages = [(run.manifest.created, run.run_id) for run in (pair.exact, pair.beam)]
+        return (_same_fit(pair.beam.manifest, pair.exact.manifest), allowed, *ages)
+
     pairs = []
     for seed in sorted({run.manifest.seed for run in runs}):
-        of_seed = [run for run in newest if run.manifest.seed == seed]
-        exact = [run for run in of_seed if _search(run) == "exact"]
-        beams = [run for run in of_seed if _search(run) == "beam"]
-        if exact and beams:
-            shared = [run for run in beams if _same_fit(run.manifest, exact[0].manifest)]
-            pairs.append(_Pair((shared or beams)[0], exact[0]))
+        of_seed = [run for run in runs if run.manifest.seed == seed]
+        beams, exact = ([run for run in of_seed if _search(run) == search] for search in ("beam", "exact"))
+        if beams and exact:
+            pairs.append(max((_Pair(*both) for both in product(beams, exact)), key=preference))
     return pairs
 
 

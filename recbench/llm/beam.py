@@ -229,7 +229,7 @@ class _Beams:
         """Return some rows, bool (R, 1), one token on by their best 2 K continuations; the others as they are."""
         n_beams = self.node.shape[1]
         row = np.arange(len(self.row))[:, None]
-        power = ((self.step + 1) ** length_penalty).astype(np.float32)[:, None]
+        power = ((self.step + 1) ** float(length_penalty)).astype(np.float32)[:, None]
         finished_sequence, finished_score = self.finished_sequence, self.finished_score
         leaf = trie.leaf[best.node]
         ends = leaf >= 0

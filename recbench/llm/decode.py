@@ -30,6 +30,8 @@ from recbench.llm.writer import Prefix, TitleWriter
 _BATCHES_PER_SHARD = 16
 # Prefix of the arrays of a shard that hold one fact per query.
 _FACT = "fact_"
+# Powers of a title's length stay far inside float32 up to here.
+MAX_LENGTH_PENALTY = 10.0
 
 
 class DecodingConfig(StrictModel):
@@ -46,7 +48,10 @@ class DecodingConfig(StrictModel):
     )
     beams: int = Field(10, ge=1, description="titles in a list, and beams where search=beam")
     length_penalty: float = Field(
-        1.0, description="a title of L tokens scores sum(logprob) / L ** this; 1.0: BIGRec flavour, 0.0: D3 flavour"
+        1.0,
+        ge=-MAX_LENGTH_PENALTY,
+        le=MAX_LENGTH_PENALTY,
+        description="a title of L tokens scores sum(logprob) / L ** this; 1.0: BIGRec flavour, 0.0: D3 flavour",
     )
     batch_size: int = Field(16, ge=1, description="queries decoded at once")
     exact: ExactSettings = Field(ExactSettings(), description="settings of search=exact")

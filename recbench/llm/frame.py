@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Literal
 
 from jinja2 import TemplateError
@@ -13,6 +15,9 @@ from recbench.contracts.errors import ConfigError, DataError
 from recbench.llm.tokens import encode_control, leading_ids
 
 Template = Literal["alpaca", "chat"]
+# Templates that tell the date (Llama 3.1's) tell this one, their own default: a prompt is the same every day.
+_DATE = datetime(2024, 7, 26)
+_ASKS_DATE = re.compile(r"""strftime_now\(\s*(["'])(.*?)\1\s*\)""")
 _USER, _ASSISTANT = "RECBENCH-USER-TEXT", "RECBENCH-ASSISTANT-TEXT"
 
 
@@ -49,7 +54,8 @@ def make_frame(
 
     Raises:
         ConfigError: a chat is asked for, and the tokenizer has no chat template.
-        DataError: the tokenizer has no end token, or its chat template does not show a message as it is.
+        DataError: the tokenizer has no end token, or its chat template does not show a message as it is, or computes
+            with today's date.
     """
     if tokenizer.eos_token_id is None:
         raise DataError("The backbone's tokenizer has no end-of-sequence token.", "Choose another backbone.")
@@ -84,8 +90,13 @@ def _turn_end(tokenizer: PreTrainedTokenizerBase) -> int:
 
 
 def _render(tokenizer: PreTrainedTokenizerBase, turns: list[dict[str, str]], opens_answer: bool) -> str:
+    template = _ASKS_DATE.sub(lambda call: repr(_DATE.strftime(call[2])), tokenizer.get_chat_template())
+    if re.search(r"strftime_now\s*\(", template):
+        raise DataError("The backbone's chat template works with today's date.", "Use template=alpaca.")
     try:
-        return tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=opens_answer)
+        return tokenizer.apply_chat_template(
+            turns, tokenize=False, add_generation_prompt=opens_answer, chat_template=template
+        )
     except TemplateError as error:
         raise DataError(f"The backbone's chat template cannot be used: {error}.", "Use template=alpaca.") from error
 

@@ -50,36 +50,56 @@ def build_trie(sequences: Sequence[Sequence[int]]) -> TokenTrie:
     lengths = np.array([len(s) for s in sequences], dtype=np.int64)
     if len(sequences) == 0 or lengths.min() == 0:
         raise ValueError("A trie needs at least one sequence, and no empty ones.")
-    depth = int(lengths.max())
-    table = np.full((len(sequences), depth), -1, dtype=np.int32)
-    table[np.arange(depth) < lengths[:, None]] = np.fromiter(chain.from_iterable(sequences), np.int32, lengths.sum())
-    order = np.lexsort(table.T[::-1])
-    table, lengths = table[order], lengths[order]
+    tokens = np.fromiter(chain.from_iterable(sequences), np.int32, lengths.sum())
+    order = _sorted_order(tokens, lengths)
+    # All tokens of the sorted sequences in one row; `column` is each token's place in its sequence.
+    starts, lengths = (np.cumsum(lengths) - lengths)[order], lengths[order]
+    begins = np.cumsum(lengths) - lengths
+    row = np.repeat(np.arange(len(lengths)), lengths)
+    column = np.arange(len(tokens)) - begins[row]
+    tokens = tokens[starts[row] + column]
 
-    # A row opens a new node at a depth if its first tokens differ from the row before.
-    differs = np.ones(table.shape, dtype=bool)
-    differs[1:] = np.logical_or.accumulate(table[1:] != table[:-1], axis=1)
-    is_node = differs & (table >= 0)
-    per_depth = is_node.sum(axis=0)
-    level_start = 1 + np.concatenate([[0], np.cumsum(per_depth)])
-    # node_at[s, d]: the node that sequence s stands on after d + 1 tokens.
-    node_at = level_start[:-1] + np.cumsum(is_node, axis=0) - 1
-    n_nodes = int(level_start[-1])
-    # Sorted rows list the nodes with each node right before its subtree.
-    preorder = np.zeros(n_nodes, dtype=np.int32)
-    preorder[node_at[is_node]] = np.arange(1, n_nodes)
+    # A token opens a node where its sequence has left the one before.
+    above = np.maximum(row - 1, 0)
+    in_both = (row > 0) & (column < lengths[above])
+    same = in_both & (tokens[np.where(in_both, begins[above] + column, 0)] == tokens)
+    shared = np.minimum.reduceat(np.where(same, lengths[row], column), begins)
+    opens = column >= shared[row]
+    row, column, token = row[opens], column[opens], tokens[opens]
+    n_nodes = 1 + len(token)
+    # Breadth first: by column, then by row. A node's parent is the last one of the column before up to its row.
+    by_level = np.argsort(column, kind="stable")
+    place = column[by_level] * len(lengths) + row[by_level]
+    parent = np.searchsorted(place, place - len(lengths), side="right")
 
-    token = np.full(n_nodes, -1, dtype=np.int32)
-    row, column = np.nonzero(is_node)
-    token[node_at[row, column]] = table[row, column]
     leaf = np.full(n_nodes, -1, dtype=np.int32)
-    ends = node_at[np.arange(len(table)), lengths - 1]
-    leaf[ends] = order
-
-    parent = np.where(column > 0, node_at[row, np.maximum(column - 1, 0)], 0)
+    ends = column[by_level] == lengths[row[by_level]] - 1
+    leaf[1:][ends] = order[row[by_level][ends]]
     n_children = np.bincount(parent, minlength=n_nodes)
-    if len(np.unique(ends)) != len(ends) or n_children[ends].any():
+    if ends.sum() < len(lengths) or n_children[1:][ends].any():
         raise ValueError("Two sequences are equal, or one is a prefix of another.")
+    # Sorted sequences list the nodes with each node right before its subtree.
+    preorder = np.zeros(n_nodes, dtype=np.int32)
+    preorder[1:] = 1 + by_level
     # Breadth-first numbering: the children of all earlier nodes come first.
     first_child = 1 + np.concatenate([[0], np.cumsum(n_children)])
-    return TokenTrie(token, first_child.astype(np.int32), leaf, preorder, depth)
+    return TokenTrie(
+        token=np.concatenate([[-1], token[by_level]]).astype(np.int32),
+        first_child=first_child.astype(np.int32),
+        leaf=leaf,
+        preorder=preorder,
+        max_length=int(lengths.max()),
+    )
+
+
+def _sorted_order(tokens: np.ndarray, lengths: np.ndarray) -> np.ndarray:
+    """Return int64 (S,), the order of sequences by their tokens; a prefix comes first.
+
+    Args:
+        tokens: int32, the tokens of all sequences, one after the other; not negative.
+        lengths: int64 (S,).
+    """
+    # Numbers with their highest byte first compare like their bytes.
+    raw, ends = tokens.astype(">u4").tobytes(), np.cumsum(lengths) * 4
+    texts = [raw[start:end] for start, end in zip(ends - 4 * lengths, ends, strict=True)]
+    return np.array(sorted(range(len(texts)), key=texts.__getitem__), dtype=np.int64)

@@ -37,6 +37,9 @@ def test_every_quantity_agrees_with_the_published_code(golden_folder: Path) -> N
         "offpolicy.loss",
         "beam.lp0.0",
         "beam.lp1.0",
+        "beam.lp1.0.single.sequences",
+        "beam.lp0.0.exact_ranking_distinct.item_index",
+        "beam.exact_len_incl_eos",
     ):
         assert part in names
 

@@ -87,7 +87,7 @@ def check_against_slow(writer, codec, prompts, result, *arguments, **options) ->
         assert result.sequence[row].tolist() == [number for _, number in expected]
 
 
-@pytest.mark.parametrize("penalty", [0.0, 1.0, 0.6, 2.0])
+@pytest.mark.parametrize("penalty", [0.0, 1.0, 0.6, 2.0, -0.5, -1])
 def test_equals_a_slow_search(setting, penalty: float) -> None:
     writer, codec, prompts = setting
     result = beam_search(writer, writer.read(*codec.pad_prompts(prompts)), trie_of(codec), 4, penalty)

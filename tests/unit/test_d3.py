@@ -202,6 +202,12 @@ def test_alpha_is_chosen_on_validation_rows_alone(ctx, saved, queries, tmp_path)
     assert lists(fixed.rank(queries, 10, ctx)) == lists(rankings)
 
 
+@pytest.mark.parametrize("wrong", [{"alpha": 1.5}, {"alpha_grid": [0.5, 2.0]}, {"alpha_grid": [-0.1]}])
+def test_alpha_is_a_share(wrong: dict) -> None:
+    with pytest.raises(ConfigError, match="alpha"):
+        build_config(D3Config, {"ensemble": {**POPULAR, **wrong}}, "test")
+
+
 def test_of_equally_good_alphas_the_largest_is_taken(ctx, saved, queries, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("baselines.llm.d3.mean_ndcg", lambda rankings, target: 0.5)
     method, _ = with_oracle(saved, ctx, valid_rows=4, alpha_grid=[0.25, 0.75])

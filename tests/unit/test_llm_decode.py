@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from baselines.llm.d3 import D3Decoding
 from recbench.artifacts.tables import write_generations
 from recbench.contracts.config import build_config
 from recbench.contracts.errors import ConfigError
@@ -175,3 +176,10 @@ def test_free_text_cannot_be_searched_exactly() -> None:
         build_config(DecodingConfig, {"mode": "grounding", "search": "exact"}, "decoding")
     with pytest.raises(ConfigError, match="beam"):
         build_config(DecodingConfig, {"search": "best"}, "decoding")
+
+
+@pytest.mark.parametrize("penalty", [11, -11, ".nan", float("inf")])
+@pytest.mark.parametrize("config", [DecodingConfig, D3Decoding])
+def test_a_length_penalty_that_no_score_can_bear_is_refused(config, penalty) -> None:
+    with pytest.raises(ConfigError, match="length_penalty"):
+        build_config(config, {"length_penalty": penalty}, "test")

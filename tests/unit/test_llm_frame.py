@@ -109,6 +109,22 @@ def test_a_chat_needs_a_template_that_shows_messages(folders) -> None:
         make_frame(tokenizer, "chat")
 
 
+def test_a_template_that_tells_the_date_tells_the_same_one_every_day(folders) -> None:
+    tokenizer = AutoTokenizer.from_pretrained(folders("qwen2", "instruct"))
+    plain = tokenizer.chat_template
+    tokenizer.chat_template = "26 Jul 2024, 2024-07-26\n" + plain
+    expected = make_frame(tokenizer, "chat")
+    tokenizer.chat_template = (
+        """{% if not date is defined %}{% set date = strftime_now( '%d %b %Y' ) %}{% endif %}
+{{- date }}, {{ strftime_now("%Y-%m-%d") }}\n"""
+        + plain
+    )
+    assert make_frame(tokenizer, "chat") == expected
+    tokenizer.chat_template = "{% set day = '%d' %}{{ strftime_now(day) }}" + plain
+    with pytest.raises(DataError, match="today's date"):
+        make_frame(tokenizer, "chat")
+
+
 def test_a_template_without_bos_gets_the_one_that_the_tokenizer_adds(folders) -> None:
     tokenizer = AutoTokenizer.from_pretrained(folders("gemma", "instruct"))
     with_bos = make_frame(tokenizer, "chat").head

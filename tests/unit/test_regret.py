@@ -33,12 +33,25 @@ def test_by_hand() -> None:
     assert np.isnan([regret.gap_first[2], regret.gap_mean[2]]).all()
 
 
-def test_a_tie_that_begins_within_the_top_counts_whole() -> None:
-    exact = lists([(1, -1.0), (2, -2.0), (3, -2.0)])
-    assert beam_regret(lists([(1, -1.0), (3, -2.0)]), exact, 2).missed.tolist() == [1]
-    assert beam_regret(lists([(2, -2.0), (3, -2.0), (1, -3.0)]), exact, 2).missed.tolist() == [1]
-    same_first = beam_regret(lists([(2, -1.0), (1, -1.0)]), lists([(1, -1.0), (2, -1.0)]), 1)
-    assert same_first.first_differs.tolist() == [False]
+def test_of_things_that_tie_over_the_last_place_any_will_do() -> None:
+    exact = lists([(1, -1.0), (2, -2.0), (3, -2.0), (4, -2.0)])
+
+    def missed(k: int, *beam: tuple[int, float]) -> tuple[int, int]:
+        regret = beam_regret(lists(list(beam)), exact, k)
+        return int(regret.missed[0]), int(regret.wanted[0])
+
+    assert missed(2, (1, -1.0), (3, -2.0)) == (0, 2)
+    assert missed(2, (2, -2.0), (3, -2.0)) == (1, 2)
+    assert missed(3, (1, -1.0), (4, -2.0), (9, -3.0)) == (1, 3)
+    assert missed(4, (1, -1.0), (4, -2.0), (9, -3.0)) == (2, 4)
+    assert missed(9, (1, -1.0), (2, -2.0), (3, -2.0), (4, -2.0)) == (0, 4)
+
+
+def test_lists_begin_alike_where_they_share_a_best_thing() -> None:
+    tied, one, none = lists([(2, -1.0), (1, -1.0)]), lists([(1, -1.0), (2, -1.5)]), lists([])
+    for beam, exact, differs in ((tied, one, False), (one, tied, False), (none, none, False), (none, one, True)):
+        assert beam_regret(beam, exact, 1).first_differs.tolist() == [differs]
+    assert beam_regret(lists([(3, -1.0)]), tied, 1).first_differs.tolist() == [True]
 
 
 def test_lists_of_other_queries_are_refused() -> None:

@@ -25,10 +25,11 @@ def decoding(search: str, penalty: float = 1.0, **others: Any) -> dict[str, Any]
 
 def search_run(
     runs_dir: Path, search: str, lists: list[list[int]], *, unproven: tuple[int, ...] = (), penalty: float = 1.0,
-    method: str = "bigrec", **fields: Any,
+    method: str = "bigrec", budget: int = 100, **fields: Any,
 ) -> StoredRun:  # fmt: skip
     """Make a run that wrote the given titles for its first examples and ``lists[-1]`` for all others."""
-    run = make_run(runs_dir, method, config=decoding(search, penalty), backbone="nano", k=10, **fields)
+    config = decoding(search, penalty, exact={"max_expansions": budget})
+    run = make_run(runs_dir, method, config=config, backbone="nano", k=10, **fields)
     records = []
     for place, example in enumerate(sorted(run.metrics()["example_id"])):
         written = lists[min(place, len(lists) - 1)]
@@ -112,6 +113,24 @@ def test_runs_of_one_fit_are_preferred(tmp_path: Path) -> None:
     assert row.same_fit
     assert row.beam_runs == (shared.run_id,)
     assert row.values["missed"] == 1
+
+
+def test_the_exact_search_that_was_allowed_most_counts(tmp_path: Path) -> None:
+    search_run(tmp_path, "beam", [[0, 1, 3]], fit_id="a")
+    whole = search_run(tmp_path, "exact", [[0, 1, 2]], fit_id="a", budget=100, created="2026-01-01T00:00:00Z")
+    everything = tuple(range(1000))
+    newer = {"unproven": everything, "budget": 1, "created": "2026-01-02T00:00:00Z"}
+    search_run(tmp_path, "exact", [[4]], fit_id="a", **newer)
+    (row,), _ = regret_rows(RunStore(tmp_path).all())
+    assert (row.exact_runs, row.proven) == ((whole.run_id,), 1.0)
+
+
+def test_an_exact_search_of_the_same_fit_counts_before_one_that_was_allowed_more(tmp_path: Path) -> None:
+    search_run(tmp_path, "beam", [[0, 1, 3]], fit_id="a")
+    same = search_run(tmp_path, "exact", [[0, 1, 2]], fit_id="a", budget=100, created="2026-01-01T00:00:00Z")
+    search_run(tmp_path, "exact", [[0, 1, 2]], fit_id="b", budget=200, created="2026-01-02T00:00:00Z")
+    (row,), _ = regret_rows(RunStore(tmp_path).all())
+    assert row.exact_runs == (same.run_id,)
 
 
 def test_changed_generations_are_left_out_and_said(tmp_path: Path) -> None:

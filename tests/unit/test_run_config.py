@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from recbench.contracts.config import StrictModel, build_config
 from recbench.contracts.errors import ConfigError, UsageError
 from recbench.experiment.config import build_experiment, merge, parse_assignments, protocol_assignments
 
@@ -110,3 +112,28 @@ def test_missing_and_wrongly_encoded_files(tmp_path: Path) -> None:
     (tmp_path / "f.yaml").write_bytes(b"method: \xff\xfe")
     with pytest.raises(ConfigError, match="cannot be read"):
         build_experiment(tmp_path / "f.yaml", {}, [])
+
+
+class _Inner(StrictModel):
+    grid: tuple[float, ...] = (0.5,)
+
+
+class _Outer(StrictModel):
+    rate: float | None = None
+    inner: _Inner = _Inner()
+    free: dict[str, Any] | None = None
+
+
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"rate": float("nan")}, "rate: got nan; a number must be finite"),
+        ({"rate": "-inf"}, "rate: got -inf; a number must be finite"),
+        ({"inner": {"grid": [1, float("inf")]}}, "inner.grid.1: got inf; a number must be finite"),
+        ({"free": {"a": [{"b": float("nan")}]}}, "free.a.0.b: got nan; a number must be finite"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused_wherever_they_stand(values: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError, match="Configuration of a test: 1 problem") as caught:
+        build_config(_Outer, values, "a test")
+    assert problem in caught.value.message
