@@ -194,7 +194,7 @@ class TunePaths:
 
     @property
     def models(self) -> Path:
-        """The model of the best trial so far, until the chosen run has it."""
+        """The models of the best and of the latest trial, until the chosen run has the best."""
         return self.folder / "models"
 
     @property

@@ -74,12 +74,14 @@ class Trial:
 def run_trial(trial: Trial, questions: Questions, paths: TrialPaths, fitter: Fitter, progress: Progress) -> TrialRecord:
     """Try one configuration, going on where an interrupted attempt stopped.
 
+    The fit is taken from the stores of ``fitter`` where they have it: trials that differ in ranking alone share one.
+
     A failure that is due to the tried values (training cannot go on, values that do not fit together, no memory,
     scores that are not finite) is a record with status "failed". Everything else is raised: no other trial would do
     better.
 
     Returns:
-        The record, not yet written. The finished fit lies in ``paths.work``.
+        The record, not yet written. The fit, if it was finished, lies in ``paths.work``, also of a failed trial.
     """
     start = time.perf_counter()
     # A folder of the method's own, so that no name it chooses can be mistaken for ours.

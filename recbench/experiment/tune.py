@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,16 @@ from recbench.experiment.entries import flatten
 from recbench.experiment.fit import FIT_ID_LENGTH, Fitter
 from recbench.experiment.plan import RunPlan, with_config, without_test
 from recbench.experiment.trial import Questions, Trial, run_trial
-from recbench.experiment.tune_space import Budget, Choices, Point, Tried, TuneConfig, read_tune_file, searcher
+from recbench.experiment.tune_space import (
+    MAX_REPEATS,
+    Budget,
+    Choices,
+    Point,
+    Tried,
+    TuneConfig,
+    read_tune_file,
+    searcher,
+)
 
 log = logging.getLogger(__name__)
 
@@ -70,7 +79,7 @@ def tune(plan: RunPlan, file: Path, runs_dir: Path, fitter: Fitter, progress: Pr
         plan: the run as it is without tuning. Values of the searched keys in it are overridden.
         file: a :class:`~recbench.experiment.tune_space.TuneConfig` as YAML.
         runs_dir: folder of all runs.
-        fitter: how fits are obtained.
+        fitter: how fits are obtained. Where it looks for kept models at all, trials with the same fit share it.
         progress: shows bars.
 
     Raises:
@@ -94,13 +103,16 @@ def tune(plan: RunPlan, file: Path, runs_dir: Path, fitter: Fitter, progress: Pr
         write_text(paths.config, yaml.safe_dump(config.model_dump(mode="json", by_alias=True), sort_keys=False))
         work.announce()
         trials: list[TrialRecord] = []
-        while not _is_spent(config, trials):
+        while (end := _why_over(config, trials)) is None:
             proposed = propose([Tried(trial.point, trial.value) for trial in trials])
             if proposed is None:
+                end = f"all {config.n_points} combinations are tried"
                 break
             trials.append(work.trial(proposed, trials))
             write_text(paths.trials, "".join(json.dumps(one.model_dump(mode="json")) + "\n" for one in trials))
-    best = _best(trials)
+        log.info("The search ends with trial %d: %s.", len(trials), end)
+        best = _best(trials)
+        work.keep_only({best.fit_id} if best else set())
     if best is None:
         raise TrainingError(
             f"All {len(trials)} trials of the tuning failed; the first: {trials[0].error}",
@@ -162,16 +174,39 @@ def read_tuning(plan: RunPlan, file: Path) -> TuneConfig:
     """
     config = read_tune_file(file)
     known = [*metric_names(plan.protocol.cutoffs), LIKELIHOOD]
-    return config.model_copy(update={"metric": check_metric(config.metric, known)})
+    config = config.model_copy(update={"metric": check_metric(config.metric, known)})
+    return _with_fits_together(plan, config) if config.search == "grid" else config
 
 
-def _is_spent(config: TuneConfig, trials: Sequence[TrialRecord]) -> bool:
-    """Tell whether the budget allows no further trial; one trial is always made."""
+def _with_fits_together(plan: RunPlan, config: TuneConfig) -> TuneConfig:
+    """Return a grid whose last keys, which change the fastest, are those that the fit does not depend on.
+
+    So trials of one fit follow each other, and one kept model serves them all.
+    """
+    first, *others = config.corners()
+    fit_id = _plan_at(plan, config, first).fit_id
+    if fit_id is None:
+        return config
+    changed = [(next(key for key in corner if corner[key] != first[key]), corner) for corner in others]
+    fit_keys = {key for key, corner in changed if _plan_at(plan, config, corner).fit_id != fit_id}
+    ranking_keys = {key for key, _ in changed} - fit_keys
+    order = sorted(config.space, key=lambda key: key in ranking_keys)
+    return config.model_copy(update={"space": {key: config.space[key] for key in order}})
+
+
+def _why_over(config: TuneConfig, trials: Sequence[TrialRecord]) -> str | None:
+    """Return why no further trial is made, or None; one trial is always made."""
     budget = config.budget
     if budget.trials is not None and len(trials) >= budget.trials:
-        return True
+        return "the budget allows no more"
     minutes = sum(trial.timings_s["total"] for trial in trials) / 60
-    return bool(trials) and budget.minutes is not None and minutes >= budget.minutes
+    if trials and budget.minutes is not None and minutes >= budget.minutes:
+        return f"the {budget.minutes:g} minutes of the budget are over"
+    # A grid ends by itself, and promises every combination. A search that draws may go on repeating itself.
+    latest = trials[-MAX_REPEATS:]
+    if config.search != "grid" and len(latest) == MAX_REPEATS and all(one.repeats is not None for one in latest):
+        return f"the last {MAX_REPEATS} trials repeated settings tried before"
+    return None
 
 
 def _best(trials: Sequence[TrialRecord]) -> TrialRecord | None:
@@ -200,6 +235,8 @@ def _tune_id(base: RunPlan, config: TuneConfig) -> str:
     searched = tuple(config.space)
     identity = {
         "tune": config.identity,
+        # Trials come in the order of the keys, which a hash does not see.
+        **({"order": list(searched)} if list(searched) != sorted(searched) else {}),
         "method": fit.name,
         "config": {
             key: value
@@ -235,10 +272,9 @@ class _Work:
         )
         limits = [
             f"{config.budget.trials} trials" if config.budget.trials else "",
-            f"{n_points} trials" if n_points else "",
+            f"{n_points} combinations" if n_points else "",
+            f"{config.budget.minutes:g} minutes" if config.budget.minutes else "",
         ]
-        limits = [limits[0] or limits[1]] if config.search != "optuna" else limits[:1]
-        limits += [f"{config.budget.minutes:g} minutes" if config.budget.minutes else ""]
         log.info(
             "Tuning %s of %s: %s search over %s, at most %s; chosen by %s on %d of %d validation rows.",
             self.paths.folder.name, self.base.asked.method, config.search, axes,
@@ -268,23 +304,35 @@ class _Work:
             record = same.model_copy(update=changes | {"timings_s": {"total": 0.0}})
         else:
             log.info("Trial %d: %s", number, _text(trial.chosen))
-            record = run_trial(trial, self.questions, paths, self.fitter, self.progress)
-            best = _best([*earlier, record])
-            if best is record and record.fit_id is not None:
-                self._keep(record.fit_id, FitPaths(paths.work))
+            record = run_trial(trial, self.questions, paths, self._sharing, self.progress)
+            self._keep(FitPaths(paths.work), record.fit_id, _best([*earlier, record]))
         record.write(paths.record)
         shutil.rmtree(paths.work, ignore_errors=True)
         if record.value is not None:
             log.info("Trial %d: %s %.4f on validation rows.", number, self.config.metric, record.value)
         return record
 
-    def _keep(self, fit_id: str, fit: FitPaths) -> None:
-        """Keep the model of the best trial so far, and of no other."""
-        store = ModelStore(self.paths.models)
-        store.keep(fit)
-        for other in store.fit_ids():
-            if other != fit_id:
-                store.remove(other)
+    @property
+    def _store(self) -> ModelStore:
+        return ModelStore(self.paths.models)
+
+    @property
+    def _sharing(self) -> Fitter:
+        """How trials get their fits: also from earlier trials, unless all are fitted afresh (``--no-reuse``)."""
+        stores = self.fitter.stores
+        return replace(self.fitter, stores=[*stores, self._store]) if stores else self.fitter
+
+    def _keep(self, fit: FitPaths, fit_id: str | None, best: TrialRecord | None) -> None:
+        """Keep a finished fit for the trials to come, beside that of the best trial so far, and no other."""
+        if fit_id is not None and fit.model.is_dir():
+            self._store.keep(fit)
+            self.keep_only({fit_id, best.fit_id if best else None})
+
+    def keep_only(self, fit_ids: Collection[str | None]) -> None:
+        """Delete the models of all other fits."""
+        for other in self._store.fit_ids():
+            if other not in fit_ids:
+                self._store.remove(other)
 
 
 def _chosen(plan: RunPlan, values: Mapping[str, Any]) -> dict[str, Any]:

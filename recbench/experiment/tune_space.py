@@ -21,6 +21,9 @@ from recbench.experiment.config import read_yaml
 # Larger grids are drawn from with repetition: a permutation of them would not fit into memory.
 _LARGEST_SHUFFLED = 1_000_000
 
+MAX_REPEATS = 50
+"""So many repeated settings in a row end a search that draws: they cost no time, so minutes would never end it."""
+
 Point = dict[str, Any]
 """Key -> index of a choice, or number of a range. What every searcher speaks."""
 
@@ -29,6 +32,11 @@ class Choices(StrictModel):
     """Values that are tried as they are."""
 
     choices: tuple[Any, ...] = Field(min_length=1, description="plain values")
+
+    @property
+    def n_values(self) -> int:
+        """Number of values."""
+        return len(self.choices)
 
 
 class Range(StrictModel):
@@ -56,6 +64,11 @@ class Range(StrictModel):
         """The smallest and the largest value, as a configuration gets them."""
         return (int(self.low), int(self.high)) if self.integer else (self.low, self.high)
 
+    @property
+    def n_values(self) -> int | None:
+        """Number of values, None where there is no end of them."""
+        return int(self.high) - int(self.low) + 1 if self.integer else None
+
     def draw(self, rng: np.random.Generator) -> float | int:
         """Return a number, uniformly on the scale of the range."""
         if self.integer and not self.log:
@@ -78,10 +91,12 @@ Dimension = Annotated[Choices | Range, BeforeValidator(_dimension)]
 
 
 class Budget(StrictModel):
-    """When a search ends, whichever limit is met first."""
+    """When a search ends, whichever limit is met first; without one it ends when nothing new is left to try."""
 
-    trials: int | None = Field(None, ge=1, description="trials at most, failed ones counted")
-    minutes: float | None = Field(None, gt=0, description="no trial begins after so many minutes of finished trials")
+    trials: int | None = Field(None, ge=1, description="trials at most, failed and repeated ones counted")
+    minutes: float | None = Field(
+        None, gt=0, description="no trial begins after so many minutes of finished trials; repeated ones take none"
+    )
 
 
 class TuneConfig(StrictModel):
@@ -90,7 +105,11 @@ class TuneConfig(StrictModel):
     search: Literal["grid", "random", "optuna"] = Field(
         "grid", description="grid: every combination; random: drawn; optuna: tree-structured Parzen estimator"
     )
-    budget: Budget = Field(Budget(), description="when the search ends; a grid needs none")
+    budget: Budget = Field(
+        Budget(),
+        description="when the search ends; a grid needs none. Every search ends when all combinations are tried, and "
+        f"a drawn one (random, optuna) after {MAX_REPEATS} trials in a row that repeat earlier settings",
+    )
     metric: str = Field(
         "NDCG@10",
         description="metric of the exact item on validation rows, or LL, the log-probability of the true titles, for "
@@ -130,8 +149,8 @@ class TuneConfig(StrictModel):
     @property
     def n_points(self) -> int | None:
         """Number of combinations, None where a range has no end of them."""
-        sizes = [len(one.choices) if isinstance(one, Choices) else None for one in self.space.values()]
-        return math.prod(size for size in sizes if size) if all(sizes) else None
+        sizes = [one.n_values for one in self.space.values()]
+        return None if None in sizes else math.prod(size for size in sizes if size is not None)
 
     def corners(self) -> list[Point]:
         """Return points in which every choice and every bound occurs; the first has the first of each."""
@@ -181,14 +200,28 @@ def searcher(config: TuneConfig) -> Propose:
         grid = _grid(config)
         return lambda tried: grid[len(tried)] if len(tried) < len(grid) else None
     if config.search == "random":
-        return _random(config)
+        return _while_untried(config, _random(config))
     try:
         import optuna  # noqa: F401
     except ImportError as error:
         raise MissingExtraError(
             "search: optuna needs Optuna, which is not installed.", "pip install 'recbench[tune]'"
         ) from error
-    return partial(_optuna, config)
+    return _while_untried(config, partial(_optuna, config))
+
+
+def _while_untried(config: TuneConfig, propose: Propose) -> Propose:
+    """Return a search by ``propose`` that ends when every combination has been tried."""
+    n_points = config.n_points
+
+    def limited(tried: Sequence[Tried]) -> Point | None:
+        if n_points is not None and len(tried) >= n_points:
+            distinct = {tuple(one.point[key] for key in config.space) for one in tried}
+            if len(distinct) >= n_points:
+                return None
+        return propose(tried)
+
+    return limited
 
 
 def _grid(config: TuneConfig) -> list[Point]:
@@ -197,9 +230,9 @@ def _grid(config: TuneConfig) -> list[Point]:
 
 
 def _random(config: TuneConfig) -> Propose:
-    n_points = config.n_points
-    if n_points is not None and n_points <= _LARGEST_SHUFFLED:
-        sizes = tuple(len(one.choices) for one in config.space.values() if isinstance(one, Choices))
+    sizes = tuple(len(one.choices) for one in config.space.values() if isinstance(one, Choices))
+    n_points = math.prod(sizes)
+    if len(sizes) == len(config.space) and n_points <= _LARGEST_SHUFFLED:
         order = numpy_rng(config.seed, "tune", "order").permutation(n_points)
 
         def shuffled(tried: Sequence[Tried]) -> Point | None:

@@ -21,7 +21,7 @@ from recbench.data.store import save_dataset
 from recbench.testing.tiny import tiny_dataset, tiny_split
 
 #: Every list is the items in their order, beginning at ``offset``, so that each metric can be computed by hand. What
-#: is fitted and which rows are ranked is noted in a file.
+#: is fitted and which rows are ranked is noted in a file. The scale of the scores is no part of the fit.
 ROTATE = '''
 import json
 import os
@@ -42,6 +42,7 @@ class Inner(StrictModel):
 
 class RotateConfig(MethodConfig):
     offset: int = 0
+    share: bool = True
     inner: Inner = Inner()
 
 
@@ -55,6 +56,9 @@ class Rotate(Method):
 
     config_class = RotateConfig
 
+    def fit_identity(self):
+        return {"offset": self.config.offset} if self.config.share else None
+
     def fit(self, train, valid, ctx):
         if os.environ.get("STOP_AT") == str(self.config.offset):
             os.kill(os.getpid(), signal.SIGKILL)
@@ -65,6 +69,8 @@ class Rotate(Method):
             raise ZeroDivisionError("a bug")
 
     def rank(self, queries, k, ctx):
+        if os.environ.get("STOP_AT_SCALE") == str(self.config.inner.scale):
+            os.kill(os.getpid(), signal.SIGKILL)
         note("rank", self.config.offset, queries.example_id.tolist())
         if self.config.inner.scale == 0:
             return rank_by_scores(queries, k, 60, lambda batch: np.full((len(batch), 60), np.nan))
@@ -119,7 +125,7 @@ class Tune:
 
     def command(self, content: dict[str, Any] | str) -> list[str | Path]:
         """Write the file and return the command line."""
-        self._file.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        self._file.write_text(content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False))
         common = ["run", "--method", "rotate", "--dataset", "tiny", "--runs-dir", self.runs_dir, "--json"]
         return [*common, "--tune", self._file]
 
@@ -247,7 +253,7 @@ def test_failed_trials_are_kept_and_skipped(tune: Tune, notes: Callable[[str], l
     trials = document["tuning"]["all_trials"]
     assert [trial["status"] for trial in trials] == ["failed", "failed", "failed", "complete"]
     assert "the loss is not finite" in trials[0]["error"]
-    assert "not finite" in trials[2]["error"]
+    assert "NaN" in trials[2]["error"], "of the second offset: what ranking alone reads changes the fastest"
     assert document["tuning"]["chosen"] == {"offset": 3, "inner.scale": 2.0}
     assert (document["tuning"]["failed"], document["tuning"]["best_trial"]) == (3, 4)
     n_fits = len(notes("fit"))
@@ -301,6 +307,139 @@ def test_optuna_is_repeatable(tune: Tune, tmp_path: Path, here: Here) -> None:
     assert chosen[1] == chosen[2]
     assert chosen[0] == chosen[1][:5]
     assert all(0 <= one["offset"] <= 40 and 0.1 <= one["inner.scale"] <= 10 for one in chosen[1])
+
+
+def ends_of(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Return why searches ended."""
+    return [one.getMessage() for one in caplog.records if one.getMessage().startswith("The search ends")]
+
+
+@pytest.mark.parametrize(
+    ("search", "space", "n_points"),
+    [
+        ("optuna", {"offset": [3, 20]}, 2),
+        ("optuna", {"offset": {"low": 3, "high": 5, "int": True}}, 3),
+        ("random", {"offset": {"low": 3, "high": 4, "int": True}, "inner.scale": [1, 2]}, 4),
+        ("random", {"offset": [3, 20]}, 2),
+    ],
+)
+def test_minutes_end_with_the_combinations(
+    tune: Tune, caplog: pytest.LogCaptureFixture, search: str, space: dict[str, Any], n_points: int
+) -> None:
+    if search == "optuna":
+        pytest.importorskip("optuna")
+    caplog.set_level("INFO")
+    # 200 trials keep a search that never ends from holding up the tests.
+    trials = tune.document({"search": search, "budget": {"minutes": 5, "trials": 200}, "space": space})["tuning"]
+    new = [trial for trial in trials["all_trials"] if trial["repeats"] is None]
+    assert len(new) == n_points
+    assert trials["all_trials"][-1] == new[-1], "nothing is repeated once all are tried"
+    assert ends_of(caplog) == [f"The search ends with trial {trials['trials']}: all {n_points} combinations are tried."]
+
+
+def test_a_search_that_repeats_itself_ends(tune: Tune, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    # No end of numbers in principle, but only a few that a computer can tell apart.
+    content = {"search": "random", "space": {"inner.scale": {"low": 1, "high": 1.000000000000001}}}
+    caplog.set_level("INFO")
+    whole = content | {"budget": {"minutes": 5, "trials": 300}}
+    cut = tune.document(content | {"budget": {"minutes": 5, "trials": 30}})["tuning"]
+    resumed = tune.document(whole)["tuning"]
+    again = tune.document(whole)["tuning"]
+    tune.runs_dir = tmp_path / "other"
+    undisturbed = tune.document(whole)["tuning"]
+    trials = resumed["all_trials"]
+    last_new = max(trial["number"] for trial in trials if trial["repeats"] is None)
+    assert len(trials) == last_new + 50
+    chosen = [[trial["chosen"] for trial in one["all_trials"]] for one in (cut, resumed, again, undisturbed)]
+    assert chosen[1] == chosen[2] == chosen[3]
+    assert chosen[0] == chosen[1][:30]
+    assert ends_of(caplog) == [
+        "The search ends with trial 30: the budget allows no more.",
+        *[f"The search ends with trial {len(trials)}: the last 50 trials repeated settings tried before."] * 3,
+    ]
+
+
+def test_a_grid_tries_every_combination_whatever_it_repeats(tune: Tune) -> None:
+    trials = tune.document({"space": {"offset": [3] * 60 + [20]}})["tuning"]["all_trials"]
+    assert len(trials) == 61
+    assert trials[-1]["chosen"] == {"offset": 20}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"space": {"offset": OFFSETS, "inner.scale": [1, 2, 3]}},
+        {"space": {"inner.scale": [1, 2, 3], "offset": OFFSETS}},
+        {"space": {"offset": OFFSETS, "inner.scale": [0, 2]}},
+    ],
+    ids=["scale last", "scale first", "the trial that fitted failed in ranking"],
+)
+def test_a_grid_makes_every_fit_once(
+    tune: Tune, notes: Callable[[str], list[list[Any]]], content: dict[str, Any]
+) -> None:
+    tuning = tune.document(content)["tuning"]
+    scales = content["space"]["inner.scale"]
+    assert notes("fit") == [[offset] for offset in OFFSETS]
+    pairs = [(trial["chosen"]["offset"], trial["chosen"]["inner.scale"]) for trial in tuning["all_trials"]]
+    assert pairs == [(offset, scale) for offset in OFFSETS for scale in scales]
+    values = [trial["value"] for trial in tuning["all_trials"] if trial["status"] == "complete"]
+    expected = [value_of(offset, tiny_split().valid) for offset, scale in pairs if scale]
+    assert values == pytest.approx(expected), "each trial ranks with its own settings"
+    assert not (Path(tuning["path"]) / "models").exists()
+
+
+def test_another_order_of_keys_is_another_drawn_search_but_not_another_grid(tune: Tune) -> None:
+    one = {"offset": OFFSETS, "inner.scale": [1, 2, 3]}
+    other = dict(reversed(one.items()))
+
+    def tune_ids(**content: Any) -> set[str]:
+        return {tune.document({**content, "space": space})["tuning"]["tune_id"] for space in (one, other)}
+
+    assert len(tune_ids(search="random", budget={"trials": 3})) == 2
+    assert len(tune_ids()) == 1, "what ranking alone reads comes last"
+
+
+@pytest.mark.parametrize("search", ["random", "optuna"])
+def test_drawn_trials_share_a_fit(tune: Tune, notes: Callable[[str], list[list[Any]]], search: str) -> None:
+    if search == "optuna":
+        pytest.importorskip("optuna")
+    space = {"inner.scale": {"low": 1, "high": 9}}
+    document = tune.document({"search": search, "budget": {"trials": 4}, "space": space})
+    tuning = document["tuning"]
+    assert len({trial["chosen"]["inner.scale"] for trial in tuning["all_trials"]}) == 4
+    assert notes("fit") == [[0]], "by the trials and by the chosen run"
+    assert manifest_of(Path(document["path"]))["fit_reused_from"] == f"tuning {tuning['tune_id']}, trial 1"
+    fitted, *others = [trial["timings_s"] for trial in tuning["all_trials"]]
+    assert all(one["fit"] == fitted["fit"] for one in others), "what the fit cost stands in all of them"
+
+
+def test_no_reuse_and_nothing_to_share(tune: Tune, notes: Callable[[str], list[list[Any]]]) -> None:
+    tune.document({"space": {"inner.scale": [1, 2]}}, "--no-reuse")
+    assert notes("fit") == [[0], [0]]
+    tune.document({"space": {"inner.scale": [1, 2], "share": [False]}})
+    assert notes("fit") == [[0]] * 5, "two trials and the chosen run"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scale", ["2.0", "3.0"])
+def test_killed_in_the_middle_trials_still_share(
+    tune: Tune, notes: Callable[[str], list[list[Any]]], scale: str
+) -> None:
+    content = {"space": {"inner.scale": [1, 2, 3, 4]}}
+    killed = run_process(*tune.command(content), STOP_AT_SCALE=scale)
+    assert killed.returncode == -signal.SIGKILL
+    assert tune.document(content)["tuning"]["trials"] == 4
+    assert notes("fit") == [[0]]
+
+
+def test_models_of_the_best_and_the_latest_fit_are_kept_and_no_other(tune: Tune) -> None:
+    best = OFFSETS[int(np.argmax([value_of(offset, tiny_split().valid) for offset in OFFSETS]))]
+    others = [offset for offset in OFFSETS if offset != best]
+    assert tune({"space": {"offset": [best, *others, 1000]}}).returncode == 1, "a bug ends it in the middle"
+    (models,) = tune.runs_dir.rglob(".tune/*/models")
+    kept = {json.loads(file.read_text()) for file in models.rglob("offset.json")}
+    assert kept == {best, others[-1]}
+    assert len(list(models.iterdir())) == 2
 
 
 def test_kept_models_serve_trials(tune: Tune, here: Here, notes: Callable[[str], list[list[Any]]]) -> None:

@@ -100,6 +100,31 @@ def test_optuna_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "pip install 'recbench[tune]'" in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("space", "n_points"),
+    [
+        ({"a": [1, 2], "b": {"low": 3, "high": 7, "int": True}}, 10),
+        ({"a": {"low": 1, "high": 64, "int": True, "log": True}}, 64),
+        ({"a": [1, 2], "b": {"low": 3, "high": 7}}, None),
+    ],
+)
+def test_what_can_be_counted(space: dict[str, object], n_points: int | None) -> None:
+    config = TuneConfig.model_validate({"search": "random", "budget": {"minutes": 5}, "space": space})
+    assert config.n_points == n_points
+
+
+@pytest.mark.parametrize("kind", ["random", "optuna"])
+def test_a_search_ends_when_all_combinations_are_tried(kind: str) -> None:
+    if kind == "optuna":
+        pytest.importorskip("optuna")
+    space = {"a": [1, 2], "b": {"low": 3, "high": 4, "int": True}}
+    config = TuneConfig.model_validate({"search": kind, "budget": {"minutes": 5}, "space": space})
+    points = points_of(config, 300)
+    distinct = {tuple(point.values()) for point in points}
+    assert distinct == {(1, 3), (1, 4), (2, 3), (2, 4)}
+    assert tuple(points[-1].values()) not in {tuple(point.values()) for point in points[:-1]}
+
+
 def test_budget_is_no_part_of_what_is_searched() -> None:
     def config(**changes: object) -> TuneConfig:
         return TuneConfig.model_validate(
