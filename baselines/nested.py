@@ -2,11 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
+
+from pydantic import Field, model_validator
 
 from recbench.artifacts.files import atomic_folder
+from recbench.contracts.config import StrictModel
 from recbench.contracts.examples import Examples
 from recbench.contracts.method import Method, RunContext
+from recbench.methods.load import build_method
+
+
+class NestedMethod(StrictModel):
+    """Which method is fitted inside the fit of another one.
+
+    Its configuration is completed, with every default and the content of every file that it names, so that all of it
+    belongs to the identity of a run.
+    """
+
+    method: str = Field(description="a registered method")
+    config: dict[str, Any] = Field({}, description="its configuration")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _complete(cls, values: Any) -> Any:
+        """Put the whole configuration in the place of the given one; a wrong one is a ConfigError."""
+        method, config = (values.get("method"), values.get("config", {})) if isinstance(values, dict) else (None, None)
+        if not isinstance(method, str) or not isinstance(config, Mapping):
+            return values
+        return {**values, "config": build_method(method, config).config.model_dump(mode="json")}
+
+    def build(self) -> Method:
+        """Return the method, configured."""
+        return build_method(self.method, self.config)
 
 
 def fit_once(method: Method, name: str, train: Examples, valid: Examples, ctx: RunContext) -> Method:

@@ -30,6 +30,7 @@ from recbench.llm.backbone import open_backbone, rl_learning_rate
 from recbench.llm.background import Background
 from recbench.llm.decode import rank_titles
 from recbench.llm.facts import decoding_facts
+from recbench.llm.fit_checks import check_fit
 from recbench.llm.likelihood import title_likelihood
 from recbench.llm.sft import fine_tune
 
@@ -76,6 +77,7 @@ class LatentR3(Method):
         return None if begins is None else LatentR3(begins)
 
     def _fine_tuned(self, train: Examples, valid: Examples, ctx: RunContext) -> LatentModel:
+        check_fit(self.config.template, self.config.sft, ctx)
         backbone = open_backbone(train, ctx, self.config.precision)
         settings = self.config.sft
         if settings.learning_rate is None:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from latent.policy import LatentPolicy
@@ -20,17 +19,12 @@ from recbench.contracts.method import RunContext
 from recbench.llm.codec import RowCodec
 from recbench.llm.rl import whole_steps
 from recbench.llm.sft import collate_rows, training_rows
-from recbench.llm.train import StageResult, micro_batches, run_stage
+from recbench.llm.train import StageResult, check_batch, run_stage
 
 
 def check_processes(settings: RlSettings) -> None:
-    """Refuse settings that the processes of this run cannot share, before the stages that come first.
-
-    Raises:
-        ConfigError: an optimizer step does not divide into micro-batches for all of them.
-    """
-    processes = dist.get_world_size() if dist.is_initialized() else 1
-    micro_batches(settings.batch_size, math.gcd(settings.batch_size, settings.micro_batch_size), processes)
+    """Refuse settings that the processes of this run cannot share (:func:`recbench.llm.train.check_batch`)."""
+    check_batch(settings.batch_size, math.gcd(settings.batch_size, settings.micro_batch_size))
 
 
 def reinforce(

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from baselines.nested import NestedMethod
 from recbench.contracts.config import StrictModel
 from recbench.contracts.errors import ConfigError
 from recbench.contracts.hashing import hash_file
@@ -44,11 +45,10 @@ class AlphaRecTraining(StrictModel):
     eval_rows: int | None = Field(None, ge=1, description="validation rows measured, drawn at random; null: all")
 
 
-class VectorMethod(StrictModel):
+class VectorMethod(NestedMethod):
     """A method that is fitted first, for the item vectors of its model."""
 
     method: str = Field(description="a registered method that gives item vectors ('latentr3')")
-    config: dict[str, Any] = Field({}, description="its configuration")
     vector: str = Field(
         "thought", description="which of its vectors; for latentr3 'thought' (of a history of this one item) or 'title'"
     )

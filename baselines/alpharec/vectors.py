@@ -16,9 +16,8 @@ from recbench.contracts.dataset import title_key
 from recbench.contracts.errors import ConfigError, DataError
 from recbench.contracts.examples import Examples
 from recbench.contracts.method import Method, RunContext
-from recbench.llm.encoder import backbone_vectors, resolve_encoder, sentence_vectors
+from recbench.llm.encoder import backbone_vectors, require_content, resolve_encoder, sentence_vectors
 from recbench.llm.item_vectors import GivesItemVectors, read_item_vectors
-from recbench.methods.load import build_method
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ def build_source(config: AlphaRecConfig) -> Method | None:
     """
     if config.source is None:
         return None
-    method = build_method(config.source.method, config.source.config)
+    method = config.source.build()
     if not isinstance(method, GivesItemVectors):
         raise ConfigError(
             f"source.method is '{config.source.method}', which gives no item vectors.",
@@ -60,12 +59,8 @@ def item_vectors(
     """
     if config.embedding not in (BACKBONE, METHOD):
         found = source_hash(config.embedding, config.vectors)
-        if found != config.source_hash:
-            raise DataError(
-                f"The source of item vectors, {config.vectors or config.embedding}, has the content {found}, not "
-                f"{config.source_hash} as the configuration says.",
-                "Bring the old content back, or leave out source_hash to start a run of its own.",
-            )
+        what = f"The source of item vectors, {config.vectors or config.embedding},"
+        require_content(what, found, config.source_hash, "source_hash")
     if config.embedding == FILE:
         vectors, known = read_item_vectors(Path(config.vectors or ""), ctx.catalog)
     elif source is not None and config.source is not None:

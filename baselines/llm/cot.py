@@ -7,7 +7,7 @@ comes from the same decoding as Base's.
 
 from __future__ import annotations
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from baselines.llm.reasoning import ReasoningSettings, reason_then_decode
 from baselines.llm.zero_shot import ZeroShot, ZeroShotConfig
@@ -20,6 +20,15 @@ class CotConfig(ZeroShotConfig):
     """Configuration of CoT."""
 
     reasoning: ReasoningSettings = Field(ReasoningSettings(), description="the text before the answer")
+
+    @model_validator(mode="after")
+    def _gamma_is_not_chosen_on_validation_rows(self) -> CotConfig:
+        if self.decoding.mode == "grounding" and self.decoding.grounding.gamma == "validation":
+            raise ValueError(
+                "decoding.grounding.gamma is 'validation', but only test rows are reasoned about, so there are no "
+                "prompts for validation rows: give gamma as a number, or leave it out"
+            )
+        return self
 
 
 class Cot(ZeroShot):

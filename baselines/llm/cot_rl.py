@@ -21,6 +21,7 @@ from recbench.contracts.examples import Examples
 from recbench.contracts.method import MethodConfig, RunContext
 from recbench.llm.backbone import open_backbone
 from recbench.llm.background import Background
+from recbench.llm.fit_checks import check_fit
 from recbench.llm.storage import load_lm, save_lm
 
 
@@ -40,6 +41,7 @@ class CotRl(Cot):
 
     def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
         """Train the backbone on sampled completions of the training rows."""
+        check_fit(self.config.template, self.config.rl, ctx)
         backbone = open_backbone(train, ctx, self.config.precision)
         settings = self.config.rl
         if settings.learning_rate is None:

@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from recbench.llm.lora import LoraSettings
 from recbench.llm.rl import GrpoSettings
+from recbench.llm.train import require_whole_micro_batches
 
 
 class CotRlSettings(GrpoSettings):
@@ -41,7 +42,8 @@ class CotRlSettings(GrpoSettings):
     log_steps: int = Field(1, ge=1, description="optimizer steps between lines of train.jsonl")
 
     @model_validator(mode="after")
-    def _whole_rollouts_between_checkpoints(self) -> CotRlSettings:
+    def _whole_parts(self) -> CotRlSettings:
+        require_whole_micro_batches(self.batch_size, self.micro_batch_size)
         if self.checkpoint_steps % self.updates:
             raise ValueError(
                 f"rl.checkpoint_steps {self.checkpoint_steps} is no multiple of rl.updates {self.updates}, and a "

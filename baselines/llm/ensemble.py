@@ -11,9 +11,8 @@ import torch
 from pydantic import Field
 
 from baselines.llm.trie_mass import answer_masses, item_probabilities, node_masses, share_logprobs
-from baselines.nested import fit_once
+from baselines.nested import NestedMethod, fit_once
 from recbench.artifacts.files import atomic_path
-from recbench.contracts.config import StrictModel
 from recbench.contracts.errors import ConfigError
 from recbench.contracts.examples import Examples, Queries
 from recbench.contracts.hashing import hash_arrays, hash_json
@@ -21,17 +20,15 @@ from recbench.contracts.method import Method, RunContext
 from recbench.llm.answers import Answers
 from recbench.llm.beam import TrieGuide
 from recbench.llm.trie import TokenTrie
-from recbench.methods.load import build_method
 
 # Scores asked for at once: 4 million, whatever the size of the catalogue.
 _MAX_SCORES = 4_000_000
 
 
-class EnsembleSettings(StrictModel):
+class EnsembleSettings(NestedMethod):
     """Which recommender is mixed into the search, and how."""
 
     method: str = Field(description="any registered method that needs no language model ('sasrec', 'popularity')")
-    config: dict[str, Any] = Field({}, description="its configuration")
     alpha: float | None = Field(
         None,
         ge=0,
@@ -73,7 +70,7 @@ class Partner:
         Raises:
             ConfigError: it is unknown, its configuration is not accepted, or it builds on a language model itself.
         """
-        method = build_method(settings.method, settings.config)
+        method = settings.build()
         if method.capabilities.uses_backbone:
             raise ConfigError(
                 f"ensemble.method is '{settings.method}', which builds on a language model itself.",

@@ -19,6 +19,7 @@ from recbench.llm.backbone import open_backbone
 from recbench.llm.background import Background
 from recbench.llm.codec import TemplateChoice, TitleCodec, end_ids_of
 from recbench.llm.decode import DecodingConfig, Guide, rank_titles
+from recbench.llm.fit_checks import check_fit
 from recbench.llm.sft import SftSettings, fine_tune
 from recbench.llm.storage import load_lm, save_lm
 from recbench.llm.writer import TitleWriter
@@ -72,6 +73,7 @@ class TunedWriter:
     @classmethod
     def fit(cls, config: TunedConfig, train: Examples, valid: Examples, ctx: RunContext) -> TunedWriter:
         """Fine-tune the run's backbone, going on from what ``ctx.work_dir`` holds."""
+        check_fit(config.template, config.sft, ctx)
         backbone = open_backbone(train, ctx, config.precision)
         settings = config.sft
         if settings.learning_rate is None:

@@ -16,6 +16,7 @@ from recbench.llm.backbone import open_backbone, reopen_backbone
 from recbench.llm.background import Background
 from recbench.llm.codec import TemplateChoice, TitleCodec, end_ids_of
 from recbench.llm.decode import DecodingConfig
+from recbench.llm.fit_checks import check_template
 from recbench.llm.writer import TitleWriter
 
 
@@ -56,6 +57,7 @@ class ZeroShot(Method):
 
     def fit(self, train: Examples, valid: Examples, ctx: RunContext) -> None:
         """Open the backbone. A preset that is not cached is pretrained on the training rows first."""
+        check_template(self.config.template, ctx)
         backbone = open_backbone(train, ctx, self.config.precision)
         self._use(backbone.model, backbone.tokenizer, ctx, Background.of(train, valid, len(ctx.catalog)))
 

@@ -197,8 +197,11 @@ class _Attempt:
         plan, paths = self.plan, self.paths
         ctx.timings_s["prepare"] = plan.prepare_s
         try:
-            if not paths.rankings.exists():
-                self._rank(self._fitted(ctx, train_log), ctx)
+            method = None if paths.rankings.exists() else self._fitted(ctx, train_log)
+            # Before anything else can fail: a corrected command finds the fit even if this run never ends.
+            self._keep_model()
+            if method is not None:
+                self._rank(method, ctx)
             rankings = read_rankings(paths.rankings, plan.dataset.catalog)
             with ctx.stage("evaluate"):
                 summary = read_json(_method_summary(paths))
@@ -223,6 +226,13 @@ class _Attempt:
         )
         self._save_timings(ctx)
         return method
+
+    def _keep_model(self) -> None:
+        """Keep the finished fit for other runs, if that was asked for."""
+        if self.keep_in and self.plan.fit_id is None:
+            log.warning("%s has nothing to share, so its model is not kept.", self.plan.asked.method)
+        elif self.keep_in:
+            log.info("The fitted model is kept in %s.", self.keep_in.keep(self.paths.fit).paths.folder)
 
     def _rank(self, method: Method, ctx: RunContext) -> None:
         queries = self.plan.split.test.queries()
@@ -251,10 +261,6 @@ class _Attempt:
 
     def complete(self) -> StoredRun:
         """Mark the run as complete: from here on its files never change. Only then the scratch folder goes."""
-        if self.keep_in and self.plan.fit_id is None:
-            log.warning("%s has nothing to share, so its model is not kept.", self.plan.asked.method)
-        elif self.keep_in:
-            log.info("The fitted model is kept in %s.", self.keep_in.keep(self.paths.fit).paths.folder)
         self.update(status="complete", finished=utc_now(), files=hash_run_files(self.paths))
         discard(self.paths.work)
         return StoredRun(self.paths, self.manifest)

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from recbench.contracts.errors import ConfigError, DataError, did_you_mean
 from recbench.contracts.examples import Examples
 from recbench.contracts.hashing import hash_file, hash_json
 from recbench.contracts.method import BackboneSpec, RunContext
-from recbench.llm.presets import PRESETS, cached_preset, preset_folder, preset_recipe
+from recbench.llm.presets import PRESETS, cached_preset, preset_folder, preset_outline, preset_recipe
 from recbench.llm.quiet import no_progress_bars
 
 log = logging.getLogger(__name__)
@@ -119,8 +121,12 @@ def _hub_errors() -> tuple[type[Exception], ...]:
     return (*HfHubHTTPError.__bases__, OSError, RuntimeError, ValueError)
 
 
+# What a model and its tokenizer are read from.
+_FILES = {".json", ".safetensors", ".txt", ".model", ".jinja"}
+
+
 def _folder_hash(folder: Path) -> str:
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".json", ".safetensors", ".txt", ".model"})
+    files = sorted(path for path in folder.iterdir() if path.suffix in _FILES)
     if not (folder / "config.json").is_file() or not any(path.suffix == ".safetensors" for path in files):
         raise DataError(
             f"The backbone folder {folder} lacks config.json or weights in safetensors form.",
@@ -141,7 +147,7 @@ def open_backbone(
     Raises:
         DataError: the model cannot be loaded.
     """
-    spec = _asked_for(ctx)
+    spec = asked_for(ctx)
     return _load(str(preset_folder(spec.name, train, ctx)) if spec.name in PRESETS else spec.name, spec, precision, ctx)
 
 
@@ -157,12 +163,41 @@ def reopen_backbone(
     Raises:
         DataError: the model cannot be loaded, or a preset is no longer in the cache.
     """
-    spec = _asked_for(ctx)
+    spec = asked_for(ctx)
     preset = spec.name in PRESETS
     return _load(str(cached_preset(spec.name, train_fingerprint, ctx)) if preset else spec.name, spec, precision, ctx)
 
 
-def _asked_for(ctx: RunContext) -> BackboneSpec:
+def open_tokenizer(ctx: RunContext) -> PreTrainedTokenizerBase:
+    """Load the tokenizer of the run's backbone, which is no preset, without its weights.
+
+    Raises:
+        DataError: it cannot be loaded.
+    """
+    spec = asked_for(ctx)
+    with _loading(spec):
+        return AutoTokenizer.from_pretrained(spec.name, revision=_pinned(spec))
+
+
+def backbone_outline(ctx: RunContext) -> PreTrainedModel:
+    """Return the layers of the run's backbone, without weights (on the meta device). A preset need not be trained.
+
+    Raises:
+        DataError: its configuration cannot be loaded.
+    """
+    spec = asked_for(ctx)
+    with _loading(spec), torch.device("meta"):
+        if spec.name in PRESETS:
+            return preset_outline(spec.name)
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(spec.name, revision=_pinned(spec)))
+
+
+def asked_for(ctx: RunContext) -> BackboneSpec:
+    """Return the run's language model.
+
+    Raises:
+        ConfigError: it has none.
+    """
     if ctx.backbone is None:
         raise ConfigError("This method builds on a language model, but the run has no backbone.", "Give --backbone.")
     return ctx.backbone
@@ -170,28 +205,39 @@ def _asked_for(ctx: RunContext) -> BackboneSpec:
 
 def rl_learning_rate(ctx: RunContext) -> float:
     """Return the learning rate of reinforcement learning for the run's backbone, without loading it."""
-    preset = PRESETS.get(_asked_for(ctx).name)
+    preset = PRESETS.get(asked_for(ctx).name)
     return preset.rl_learning_rate if preset else _HUB_RL_LEARNING_RATE
 
 
 def _load(source: str, spec: BackboneSpec, precision: str, ctx: RunContext) -> Backbone:
     preset = PRESETS.get(spec.name)
-    # A hub commit pins the download; for a preset and a folder the revision is our own hash.
-    revision = spec.revision if not preset and not os.path.isdir(spec.name) else None
-    try:
+    revision = _pinned(spec)
+    with _loading(spec):
         with no_progress_bars():
             model = AutoModelForCausalLM.from_pretrained(source, revision=revision, dtype=_dtype(precision, ctx.device))
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
-    except _hub_errors() as error:
-        raise DataError(
-            f"The backbone {spec.name} cannot be loaded: {error}.", "Check the folder or the network."
-        ) from error
     return Backbone(
         model.to(ctx.device),
         tokenizer,
         preset.sft_learning_rate if preset else _HUB_SFT_LEARNING_RATE,
         preset.rl_learning_rate if preset else _HUB_RL_LEARNING_RATE,
     )
+
+
+def _pinned(spec: BackboneSpec) -> str | None:
+    """Return the commit that pins a download; the revision of a preset or a folder is our own hash."""
+    return None if spec.name in PRESETS or os.path.isdir(spec.name) else spec.revision
+
+
+@contextmanager
+def _loading(spec: BackboneSpec) -> Iterator[None]:
+    """Inside, what transformers and the hub raise is told as a backbone that cannot be loaded."""
+    try:
+        yield
+    except _hub_errors() as error:
+        raise DataError(
+            f"The backbone {spec.name} cannot be loaded: {error}.", "Check the folder or the network."
+        ) from error
 
 
 def _dtype(precision: str, device: str) -> torch.dtype:

@@ -101,6 +101,25 @@ def resolve_encoder(requested: str) -> BackboneSpec:
     return _folder_spec(Path(requested), requested) if Path(requested).is_dir() else resolve(requested, "cpu")
 
 
+def require_content(source: str, found: str | None, planned: str | None, key: str) -> None:
+    """Refuse a source of vectors whose content is not the one that the run's configuration, and so its id, names.
+
+    Args:
+        source: what it is, for the message.
+        found: its content now: a SHA-256, content hash or hub commit; None: it has none.
+        planned: the content in the configuration.
+        key: the configuration's key that holds it.
+
+    Raises:
+        DataError: they differ.
+    """
+    if found != planned:
+        raise DataError(
+            f"{source} has the content {found}, not {planned} as the configuration says.",
+            f"Bring the old content back, or leave out {key} to start a run of its own.",
+        )
+
+
 def _folder_spec(folder: Path, requested: str) -> BackboneSpec:
     """Return a folder's encoder; its revision covers the files in sub-folders that say how it pools."""
     spec = resolve(str(folder), "cpu")

@@ -13,10 +13,10 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from recbench.contracts.config import StrictModel
 from recbench.contracts.dataset import title_key
@@ -29,7 +29,7 @@ from recbench.llm.codec import TitleCodec
 from recbench.llm.facts import write_decoding_facts
 from recbench.llm.generate import GenerationSettings, generate_all
 from recbench.llm.nearest import item_scores, ndcg_of_scores, reweighted
-from recbench.llm.title_space import TitleSpace, open_title_space
+from recbench.llm.title_space import BASE, TitleSpace, open_title_space, resolve_embedder
 from recbench.llm.writer import TitleWriter
 
 log = logging.getLogger(__name__)
@@ -47,16 +47,21 @@ class GroundingSettings(StrictModel):
     beams: int = Field(4, ge=1, description="beams of the free search; the best text is kept")
     max_new_tokens: int = Field(128, ge=1, description="tokens that a text may have")
     embedder: str = Field(
-        "base",
+        BASE,
         description="what turns texts into vectors: 'base' (the untuned backbone), 'tuned' (the model that wrote), or "
         "a sentence encoder: 'minilm', a local folder or a Hugging Face id",
     )
-    gamma: float | Literal["validation"] | None = Field(
+    embedder_hash: str | None = Field(
+        None,
+        description="content of the sentence encoder (content hash or hub commit); found out when left out, and an "
+        "encoder with another content is refused",
+    )
+    gamma: Annotated[float, Field(ge=0)] | Literal["validation"] | None = Field(
         None,
         description="popularity re-weighting, distance * (1 + popularity) ** -gamma, both scaled to 0..1; 'validation' "
         "takes the best of 'gammas' by validation NDCG@10; unset: none",
     )
-    gammas: tuple[float, ...] = Field(
+    gammas: tuple[Annotated[float, Field(ge=0)], ...] = Field(
         (0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 99.0),
         min_length=1,
         description="what gamma='validation' chooses among; the smallest of equally good ones",
@@ -64,6 +69,17 @@ class GroundingSettings(StrictModel):
     valid_rows: int | None = Field(
         500, ge=1, description="validation rows that gamma is chosen on, drawn at random; unset: all"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _find_out_encoder(cls, values: Any) -> Any:
+        """Put the content of the encoder into the configuration, and so into the identity of a run."""
+        embedder = values.get("embedder", BASE) if isinstance(values, dict) else None
+        content = values.get("embedder_hash") if isinstance(values, dict) else None
+        if not isinstance(embedder, str) or not isinstance(content, str | None):
+            return values
+        encoder = resolve_embedder(embedder, content)
+        return {**values, "embedder_hash": encoder.revision if encoder else None}
 
 
 @dataclass(frozen=True)
@@ -123,7 +139,9 @@ def ground_titles(
         return _Texts(written.texts, [title_key(text) for text in written.texts], written.truncated)
 
     fingerprint = background.train_fingerprint
-    space = open_title_space(settings.embedder, writer, codec.tokenizer, fingerprint, codec.catalog, ctx)
+    space = open_title_space(
+        settings.embedder, writer, codec.tokenizer, fingerprint, codec.catalog, ctx, settings.embedder_hash
+    )
     popularity = space.titles.totals(background.popularity)
     gamma = settings.gamma
     choice: dict[str, Any] = {}

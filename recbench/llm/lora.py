@@ -48,7 +48,7 @@ def add_lora(lm: PreTrainedModel, settings: LoraSettings) -> LoraModel:
     """
     targets = settings.targets if settings.targets == "all-linear" else list(settings.targets)
     if targets != "all-linear":
-        _check_targets(lm, settings.targets)
+        check_targets(lm, settings.targets)
     config = LoraConfig(
         r=settings.rank, lora_alpha=settings.alpha, lora_dropout=settings.dropout, target_modules=targets
     )
@@ -61,7 +61,15 @@ def add_lora(lm: PreTrainedModel, settings: LoraSettings) -> LoraModel:
     return adapted
 
 
-def _check_targets(lm: PreTrainedModel, targets: tuple[str, ...] | str) -> None:
+def check_targets(lm: PreTrainedModel, targets: tuple[str, ...] | str) -> None:
+    """Refuse names that are no linear layers which may have an adapter.
+
+    Args:
+        lm: the model, with or without weights.
+
+    Raises:
+        ConfigError: a target is no linear layer of the model, or is tied to another weight.
+    """
     # The output layer shares its weights with the input embedding in many models: merging would change both.
     head = lm.get_output_embeddings()
     known = {

@@ -155,7 +155,8 @@ def _pretrain(name: str, preset: Preset, train: Examples, folder: Path, work: Pa
         patience=None,
     )
     with isolated_randomness(derive_seed(_SEED, "preset", name)):
-        model = Qwen2ForCausalLM(_model_config(preset, tokenizer)).to(ctx.device)
+        config = _model_config(preset, len(tokenizer), tokenizer.eos_token_id)
+        model = Qwen2ForCausalLM(config).to(ctx.device)
     with ctx.stage("pretrain"):
         result = run_stage(
             f"pretrain-{name}", _NextToken(model), [{"input_ids": block} for block in blocks], None, _stack, settings,
@@ -172,9 +173,15 @@ def _pretrain(name: str, preset: Preset, train: Examples, folder: Path, work: Pa
         )
 
 
-def _model_config(preset: Preset, tokenizer: PreTrainedTokenizerFast) -> Qwen2Config:
+def preset_outline(name: str) -> Qwen2ForCausalLM:
+    """Return a preset's layers, with random weights, before any training."""
+    preset = PRESETS[name]
+    return Qwen2ForCausalLM(_model_config(preset, preset.vocabulary, end=0))
+
+
+def _model_config(preset: Preset, vocabulary: int, end: int) -> Qwen2Config:
     return Qwen2Config(
-        vocab_size=len(tokenizer),
+        vocab_size=vocabulary,
         hidden_size=preset.width,
         intermediate_size=preset.inner,
         num_hidden_layers=preset.layers,
@@ -183,8 +190,8 @@ def _model_config(preset: Preset, tokenizer: PreTrainedTokenizerFast) -> Qwen2Co
         max_position_embeddings=4096,
         tie_word_embeddings=True,
         bos_token_id=None,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=end,
+        pad_token_id=end,
     )
 
 

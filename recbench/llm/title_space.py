@@ -12,13 +12,22 @@ import torch
 from torch import Tensor
 
 from recbench.contracts.dataset import ItemCatalog, title_key
-from recbench.contracts.method import RunContext
+from recbench.contracts.errors import ConfigError, did_you_mean
+from recbench.contracts.method import BackboneSpec, RunContext
 from recbench.llm.backbone import reopen_backbone
-from recbench.llm.encoder import TextEncoder, cached_vectors, load_sentence_encoder, resolve_encoder
+from recbench.llm.encoder import (
+    MINILM,
+    TextEncoder,
+    cached_vectors,
+    load_sentence_encoder,
+    require_content,
+    resolve_encoder,
+)
 from recbench.llm.nearest import distances
 from recbench.llm.writer import TitleWriter
 
 BASE, TUNED = "base", "tuned"
+_KEY = "decoding.grounding.embedder"
 _BATCH = 64
 
 
@@ -101,8 +110,38 @@ class TitleSpace:
         return distances(vectors[torch.from_numpy(distinct).to(self.device)], self._table)[place]
 
 
+def resolve_embedder(embedder: str, content: str | None = None) -> BackboneSpec | None:
+    """Return the sentence encoder that an embedder is; None for "base" and "tuned", the run's own models.
+
+    Args:
+        embedder: see :func:`open_title_space`.
+        content: revision that the encoder must have; None: any.
+
+    Raises:
+        ConfigError: there is no such sentence encoder.
+        MissingExtraError: it is in a package that is not installed.
+        DataError: it cannot be had, or has another content.
+    """
+    try:
+        encoder = None if embedder in (BASE, TUNED) else resolve_encoder(embedder)
+    except ConfigError as error:
+        raise ConfigError(
+            f"{_KEY}: {error.message}{did_you_mean(embedder, [BASE, TUNED, MINILM])}",
+            f"Choose '{BASE}', '{TUNED}' or a sentence encoder. {error.hint or ''}".rstrip(),
+        ) from error
+    if content is not None:
+        require_content(f"{_KEY} '{embedder}'", encoder.revision if encoder else None, content, f"{_KEY}_hash")
+    return encoder
+
+
 def open_title_space(
-    embedder: str, writer: TitleWriter, tokenizer: Any, train_fingerprint: str, catalog: ItemCatalog, ctx: RunContext
+    embedder: str,
+    writer: TitleWriter,
+    tokenizer: Any,
+    train_fingerprint: str,
+    catalog: ItemCatalog,
+    ctx: RunContext,
+    content: str | None = None,
 ) -> TitleSpace:
     """Return the space of an embedder; nothing is loaded yet.
 
@@ -113,17 +152,19 @@ def open_title_space(
         train_fingerprint: hash of the training rows; it names a preset's weights.
         catalog: the items.
         ctx: the run.
+        content: revision of the sentence encoder when the run was planned; None: it may be any.
 
     Raises:
         ConfigError: there is no such sentence encoder.
         MissingExtraError: it is in a package that is not installed.
-        DataError: it cannot be had.
+        DataError: it cannot be had, or has another content.
     """
     titles = DistinctTitles.of(catalog)
     kind = ctx.device.partition(":")[0]
+    encoder = resolve_embedder(embedder, content)
     if embedder == TUNED:
         return TitleSpace(titles, lambda: TextEncoder(writer.lm, tokenizer, "last", False), None, writer.device, ctx)
-    if embedder == BASE:
+    if encoder is None:
         precision: Literal["float32", "bfloat16"] = "bfloat16" if writer.lm.dtype == torch.bfloat16 else "float32"
         identity = None
         if ctx.backbone is not None and ctx.backbone.revision is not None:
@@ -135,6 +176,5 @@ def open_title_space(
             return TextEncoder(base.model, base.tokenizer, "last", False)
 
         return TitleSpace(titles, open_base, identity, writer.device, ctx)
-    encoder = resolve_encoder(embedder)
     known = ["sentence", encoder.revision, kind] if encoder.revision is not None else None
     return TitleSpace(titles, lambda: load_sentence_encoder(encoder, ctx.device), known, writer.device, ctx)

@@ -17,7 +17,8 @@ from typing import Literal
 
 import numpy as np
 import torch
-from pydantic import Field
+import torch.distributed as dist
+from pydantic import Field, model_validator
 from transformers import TrainingArguments
 from transformers.trainer_callback import PrinterCallback
 
@@ -32,7 +33,15 @@ from recbench.llm.objective import Objective
 from recbench.llm.sharding import gathered
 from recbench.llm.trainer import StageTrainer, out_of_memory
 
-__all__ = ["Objective", "StageResult", "TrainSettings", "isolated_randomness", "micro_batches", "run_stage"]
+__all__ = [
+    "Objective",
+    "StageResult",
+    "TrainSettings",
+    "check_batch",
+    "isolated_randomness",
+    "micro_batches",
+    "run_stage",
+]
 
 LOSS = "loss"
 SCORE = "NDCG@10"
@@ -54,6 +63,21 @@ class TrainSettings(StrictModel):
     patience: int | None = Field(1, ge=1, description="evaluations without a gain before it stops; null: never")
     checkpoint_steps: int = Field(200, ge=1, description="optimizer steps between checkpoints for resuming")
     log_steps: int = Field(10, ge=1, description="optimizer steps between lines of train.jsonl")
+
+    @model_validator(mode="after")
+    def _whole_micro_batches(self) -> TrainSettings:
+        require_whole_micro_batches(self.batch_size, self.micro_batch_size)
+        return self
+
+
+def require_whole_micro_batches(batch_size: int, micro_batch_size: int) -> None:
+    """Refuse a batch that not even one process can cut into micro-batches (for validators of settings).
+
+    Raises:
+        ValueError: it is larger than a micro-batch and no multiple of it.
+    """
+    if batch_size % min(micro_batch_size, batch_size):
+        raise ValueError(f"batch_size {batch_size} is no multiple of micro_batch_size {micro_batch_size}")
 
 
 @dataclass(frozen=True)
@@ -208,6 +232,16 @@ def micro_batches(batch_size: int, micro_batch_size: int, processes: int) -> int
             f"Choose a batch_size that is a multiple of {together}, or a smaller micro_batch_size.",
         )
     return batch_size // together
+
+
+def check_batch(batch_size: int, micro_batch_size: int) -> None:
+    """Refuse a batch that the processes of this run cannot share, before the stages that come first.
+
+    Raises:
+        ConfigError: an optimizer step does not divide into micro-batches for all of them.
+    """
+    processes = dist.get_world_size() if dist.is_initialized() else 1
+    micro_batches(batch_size, min(micro_batch_size, batch_size), processes)
 
 
 @contextmanager

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 from helpers_plugins import PluginFolder
-from helpers_run_commands import Here, manifest_of, run_process
+from helpers_run_commands import Here, manifest_of, only_folder, run_process
 
+from recbench.contracts.errors import ArtifactError
 from recbench.data.store import save_dataset
 from recbench.testing.tiny import tiny_dataset
 
@@ -23,6 +24,7 @@ import signal
 
 import numpy as np
 
+from recbench.contracts.errors import ConfigError
 from recbench.contracts.method import Capabilities, Method, MethodConfig
 from recbench.contracts.seeding import numpy_rng
 from recbench.methods.dense import rank_by_scores
@@ -52,6 +54,8 @@ class Sharing(Method):
     def rank(self, queries, k, ctx):
         if os.environ.get("STOP_AT") == "rank":
             os.kill(os.getpid(), signal.SIGKILL)
+        if not self.config.order:
+            raise ConfigError("order is 0, which is neither up nor down.", "Give 1 or -1.")
         return rank_by_scores(queries, k, 60, lambda batch: np.tile(self.config.order * self.scores, (len(batch), 1)))
 
     def save(self, folder):
@@ -168,6 +172,42 @@ def test_killed_after_a_model_was_loaded(run: Callable[..., dict[str, Any]], her
     second = run("--set", "order=-1")
     assert (second["fit_reused_from"], n_fits(runs_dir)) == (first["run_id"], 1)
     assert second["timings_s"]["fit"] == first["timings_s"]["fit"], "counted once over all attempts"
+
+
+def test_a_run_that_fails_after_its_fit_leaves_it_to_a_corrected_one(
+    run: Callable[..., dict[str, Any]], here: Here, runs_dir: Path
+) -> None:
+    arguments = ["run", "--method", "sharing", "--dataset", "tiny", "--runs-dir", runs_dir, "--set"]
+    assert here(*arguments, "order=0").returncode == 2
+    assert not (runs_dir / ".models").exists(), "it was not asked for"
+    assert here(*arguments, "order=0", "--keep-model").returncode == 2
+    assert n_fits(runs_dir) == 1, "the same run goes on after its fit"
+    failed = only_folder(runs_dir, "sharing").name
+    assert run()["fit_reused_from"] == run("--set", "order=-1")["fit_reused_from"] == failed
+    assert n_fits(runs_dir) == 1
+
+
+def test_a_run_that_is_killed_while_ranking_leaves_its_fit_to_others(
+    run: Callable[..., dict[str, Any]], runs_dir: Path
+) -> None:
+    arguments = ["run", "--method", "sharing", "--dataset", "tiny", "--runs-dir", runs_dir, "--keep-model"]
+    assert run_process(*arguments, STOP_AT="rank").returncode == -signal.SIGKILL
+    killed = only_folder(runs_dir, "sharing").name
+    assert (run("--set", "order=-1")["fit_reused_from"], n_fits(runs_dir)) == (killed, 1)
+
+
+def test_lists_that_were_made_before_the_model_was_to_be_kept(
+    run: Callable[..., dict[str, Any]], runs_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: Any) -> None:
+        raise ArtifactError("no room")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("recbench.experiment.run.write_evaluation", fail)
+        with pytest.raises(AssertionError, match="no room"):
+            run()
+    first = run("--keep-model")
+    assert (run("--set", "order=-1")["fit_reused_from"], n_fits(runs_dir)) == (first["run_id"], 1)
 
 
 def test_listed_and_pruned(run: Callable[..., dict[str, Any]], here: Here, runs_dir: Path) -> None:

@@ -19,6 +19,7 @@ from recbench.contracts.errors import ConfigError
 from recbench.contracts.examples import Examples, Queries
 from recbench.contracts.method import BackboneSpec, Method, MethodConfig, RunContext
 from recbench.contracts.rankings import Rankings
+from recbench.llm.item_vectors import write_item_vectors
 from recbench.methods.dense import rank_by_scores
 from recbench.methods.popularity import Popularity
 from recbench.testing.tiny import N_ITEMS, planted_next, tiny_catalog, tiny_split
@@ -200,6 +201,22 @@ def test_alpha_is_chosen_on_validation_rows_alone(ctx, saved, queries, tmp_path)
     assert curve[0.5] > curve[1.0] + 0.3
     fixed, _ = with_oracle(saved, ctx, alpha=0.5)
     assert lists(fixed.rank(queries, 10, ctx)) == lists(rankings)
+
+
+def test_what_determines_the_partner_stands_in_the_configuration(tmp_path: Path) -> None:
+    def completed(**ensemble) -> dict:
+        return build_config(D3Config, {"ensemble": ensemble}, "test").ensemble.config
+
+    assert completed(**POPULAR) == Popularity.config_class().model_dump(mode="json")
+    file = tmp_path / "vectors.safetensors"
+    partner = {"method": "alpharec", "config": {"embedding": "file", "vectors": str(file)}}
+    contents = []
+    for _ in range(2):
+        write_item_vectors(file, tiny_catalog().ids, torch.randn(N_ITEMS, 4))
+        contents.append(completed(**partner)["source_hash"])
+    assert contents[0] != contents[1]
+    with pytest.raises(ConfigError, match=r"'popularity': 1 problem\.\n  - cuont: unknown key"):
+        completed(method="popularity", config={"cuont": 1})
 
 
 @pytest.mark.parametrize("wrong", [{"alpha": 1.5}, {"alpha_grid": [0.5, 2.0]}, {"alpha_grid": [-0.1]}])

@@ -14,6 +14,9 @@ from recbench.contracts.errors import ConfigError, DataError
 from recbench.contracts.examples import Queries
 from recbench.contracts.method import BackboneSpec, RunContext
 from recbench.contracts.rankings import Rankings
+from recbench.data.store import save_dataset
+from recbench.experiment.config import ExperimentConfig
+from recbench.experiment.plan import RunPlan, make_plan
 from recbench.llm.background import Background
 from recbench.llm.codec import TitleCodec
 from recbench.llm.embed import embed_texts
@@ -23,7 +26,9 @@ from recbench.llm.grounding import GroundingSettings, ground_titles
 from recbench.llm.nearest import distances, item_scores, reweighted, unit_range
 from recbench.llm.title_space import DistinctTitles, open_title_space
 from recbench.llm.writer import TitleWriter
-from recbench.testing.tiny import N_ITEMS, tiny_catalog, tiny_split
+from recbench.methods.load import build_method
+from recbench.testing.tiny import N_ITEMS, tiny_catalog, tiny_dataset, tiny_split
+from recbench.testing.tiny_llm import make_tiny_llm
 
 TITLES = tiny_catalog().titles
 UNTITLED = 23
@@ -245,9 +250,53 @@ def test_gamma_needs_validation_rows_and_the_usual_prompts(setting: Setting) -> 
         setting.ground(gamma="validation", prompts=[[1, 2]] * 4)
 
 
-def test_an_unknown_embedder_is_a_clear_error(setting: Setting) -> None:
-    with pytest.raises(ConfigError, match="no sentence encoder"):
-        setting.ground(embedder="no-such-encoder")
+@pytest.mark.parametrize("name", ["base", "cot", "cot-rl", "bigrec", "d3", "latentr3"])
+def test_an_unknown_embedder_is_refused_by_the_configuration(name: str) -> None:
+    decoding = {"mode": "grounding", "grounding": {"embedder": "bse"}}
+    message = (
+        r"decoding\.grounding\.embedder: 'bse' is no sentence encoder.* Did you mean 'base'\?\nChoose 'base', 'tuned'"
+    )
+    with pytest.raises(ConfigError, match=message):
+        build_method(name, {"decoding": decoding})
+
+
+def plan_with(embedder: str | Path, llm: Path, **grounding: str) -> RunPlan:
+    decoding = {"mode": "grounding", "grounding": {"embedder": str(embedder), **grounding}}
+    return make_plan(
+        ExperimentConfig(method="bigrec", dataset="tiny", backbone=str(llm), config={"decoding": decoding})
+    )
+
+
+def test_the_content_of_the_embedder_is_part_of_the_run(tmp_path: Path, tiny_llm_folder: Path) -> None:
+    save_dataset(tiny_dataset())
+    encoder = make_tiny_llm(tmp_path / "encoder", TITLES, seed=1)
+    before = plan_with(encoder, tiny_llm_folder)
+    assert plan_with(encoder, tiny_llm_folder).run_id == before.run_id
+    assert make_plan(ExperimentConfig(**before.resolved)).run_id == before.run_id
+    make_tiny_llm(encoder, TITLES, seed=2)
+    after = plan_with(encoder, tiny_llm_folder)
+    assert after.run_id != before.run_id, "the same path with another content is another run"
+    assert after.fit_id == before.fit_id, "but its fine-tuning is the same"
+    with pytest.raises(DataError, match=r"has the content .*, not .*\n.*leave out decoding\.grounding\.embedder_hash"):
+        make_plan(ExperimentConfig(**before.resolved))
+    for own in ("base", "tuned"):
+        settings = plan_with(own, tiny_llm_folder).method.config.decoding.grounding
+        assert settings.embedder_hash is None
+        with pytest.raises(DataError, match="has the content None"):
+            plan_with(own, tiny_llm_folder, embedder_hash="abc")
+
+
+def test_an_embedder_that_changed_since_the_plan_is_refused(setting: Setting, tmp_path: Path) -> None:
+    encoder = make_tiny_llm(tmp_path / "encoder", TITLES, seed=1)
+    planned = GroundingSettings(embedder=str(encoder)).model_dump()
+    setting.ground(**planned).check(setting.queries.example_id, N_ITEMS)
+    settings = GroundingSettings(**planned)
+    make_tiny_llm(encoder, TITLES, seed=2)
+    with pytest.raises(DataError, match="has the content"):
+        ground_titles(
+            setting.writer, setting.codec, setting.queries, 10, settings, 4, tmp_path / "decode", setting.ctx,
+            setting.background,
+        )  # fmt: skip
 
 
 def test_a_real_model_writes_and_is_resumed(tmp_path: Path, tiny_llm_folder: Path, monkeypatch) -> None:

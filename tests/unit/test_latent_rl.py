@@ -169,8 +169,8 @@ def test_settings_that_do_not_fit_together_are_refused(values: dict[str, Any], m
 def test_processes_that_cannot_share_a_step_are_refused_at_once(
     monkeypatch, tmp_path: Path, processes: int, fits: bool
 ) -> None:
-    monkeypatch.setattr("latent.rl.dist.is_initialized", lambda: True)
-    monkeypatch.setattr("latent.rl.dist.get_world_size", lambda: processes)
+    monkeypatch.setattr("torch.distributed.is_initialized", lambda: True)
+    monkeypatch.setattr("torch.distributed.get_world_size", lambda: processes)
     if fits:
         check_processes(RlSettings())
         return
