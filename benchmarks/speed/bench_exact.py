@@ -5,6 +5,8 @@ work of an exact search depends on how much of its probability the model gives t
 fine-tuned for one epoch on 24,000 training rows the first time (the time is in the output) and kept in RECBENCH_HOME.
 ``--rows all`` takes every training row, as a model in use would be trained: hours on a CPU, and less work per proof.
 Reading the prompts is the same for both and not counted, but in ``times_beam_with_prompts``: what a request costs.
+``times_published`` compares that with what a request costs the published way, whose beam search is that of
+``bench_decode``, on the shortest and the longest batch of prompts.
 
 For a few queries the whole catalogue is scored. That tells how many tokens every proof must look at: a search that
 knows no more of an unread token than that its log-probability is at most 0 can rule nothing out earlier.
@@ -25,6 +27,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.speed.bench_decode import Workload, allowed_next, generate_with_prefixes
 from benchmarks.speed.trained import SEED, Trained, trained_writer
 from recbench.contracts.errors import DataError
 from recbench.contracts.seeding import numpy_rng
@@ -130,6 +133,9 @@ def _compare(
     return {
         "times_beam": sum(exact_s) / sum(beam_s),
         "times_beam_with_prompts": (sum(exact_s) + sum(read_s)) / (sum(beam_s) + sum(read_s)),
+        "times_published": _times_published(
+            trained, batches, penalty, [r + e for r, e in zip(read_s, exact_s, strict=True)]
+        ),
         "times_beam_median_batch": statistics.median(e / b for e, b in zip(exact_s, beam_s, strict=True)),
         "read_s": statistics.median(read_s),
         "beam_s": statistics.median(beam_s),
@@ -144,6 +150,18 @@ def _compare(
         "true_titles_missed_by_beam": float(np.mean(missed)),
         "consistent": consistent,
     }
+
+
+def _times_published(
+    trained: Trained, batches: Sequence[Sequence[Sequence[int]]], penalty: float, exact_s: Sequence[float]
+) -> float:
+    """Return how many times the published beam search's time the exact search takes, prompts included."""
+    allowed = allowed_next(trained.codec.answers.tokens)
+    chosen = sorted({0, len(batches) - 1})
+    padded = [trained.codec.pad_prompts(batches[place], trained.writer.device) for place in chosen]
+    work = Workload(trained.writer, trained.codec, padded, weights="fine-tuned")
+    seconds, _ = _timed(lambda: generate_with_prefixes(work, allowed, penalty))
+    return sum(exact_s[place] for place in chosen) / seconds
 
 
 @torch.inference_mode()

@@ -22,6 +22,8 @@ _MOST_POINTS = 4_000
 _LEAST_POINTS = 40
 _SMOOTHED_FROM = 60
 _TITLE_WIDTH = 26
+# Inches that a name in the legend takes: the line before it with its spaces, and each letter.
+_LEGEND_HANDLE, _LETTER = 0.5, 0.07
 _LEGEND_COLUMNS = 5
 # Inches of one more line in a title.
 _LINE = 0.15
@@ -82,8 +84,10 @@ def draw_curves(panels: Panels) -> MatplotlibFigure:
     most = max(_LEAST_POINTS, _MOST_POINTS // max(n_curves, 1))
     keys = _Keys.of([curve for own in panels.values() for curve in own])
     titles = [wrapped(label, _TITLE_WIDTH) for label in panels]
-    n_legend_rows = -(-len(keys.legend) // _LEGEND_COLUMNS)
     cell = (2.5 if n_columns > 1 else 4.5, 1.75 + _LINE * max(title.count("\n") for title in titles))
+    longest = max((len(name) for name, _, _ in keys.legend), default=0)
+    n_legend_columns = max(1, min(_LEGEND_COLUMNS, int(cell[0] * n_columns / (_LEGEND_HANDLE + _LETTER * longest))))
+    n_legend_rows = -(-len(keys.legend) // n_legend_columns)
     height = cell[1] * n_rows + 0.25 * n_legend_rows
     figure = new_figure(cell[0] * n_columns, height)
     # Panels of one size need no search for a layout, which takes longer than drawing them.
@@ -98,7 +102,7 @@ def draw_curves(panels: Panels) -> MatplotlibFigure:
         from matplotlib.lines import Line2D
 
         handles = [Line2D([], [], ls=style, color=colour, lw=1.5, label=name) for name, style, colour in keys.legend]
-        columns = min(_LEGEND_COLUMNS, len(handles))
+        columns = min(n_legend_columns, len(handles))
         figure.legend(handles=handles, loc="lower center", ncols=columns, fontsize=8, borderaxespad=0.1)
     return figure
 
