@@ -26,7 +26,7 @@ from recbench.contracts.gain import mean_ndcg
 from recbench.contracts.likelihood import Likelihood
 from recbench.contracts.method import MethodConfig, RunContext
 from recbench.contracts.rankings import Rankings
-from recbench.llm.decode import MAX_LENGTH_PENALTY, DecodingConfig
+from recbench.llm.decode import DecodingConfig, LengthPenalty
 from recbench.llm.facts import decoding_facts
 from recbench.llm.fit_checks import check_fit
 
@@ -39,11 +39,8 @@ _PLACES = 10
 class D3Decoding(DecodingConfig):
     """Decoding without length normalisation."""
 
-    length_penalty: float = Field(
-        0.0,
-        ge=-MAX_LENGTH_PENALTY,
-        le=MAX_LENGTH_PENALTY,
-        description="a title of L tokens scores sum(logprob) / L ** this; 0.0: the plain sum",
+    length_penalty: LengthPenalty = Field(
+        0.0, description="a title of L tokens scores sum(logprob) / L ** this; 0.0: the plain sum"
     )
 
 

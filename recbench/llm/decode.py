@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
@@ -30,8 +30,8 @@ from recbench.llm.writer import Prefix, TitleWriter
 _BATCHES_PER_SHARD = 16
 # Prefix of the arrays of a shard that hold one fact per query.
 _FACT = "fact_"
-# Powers of a title's length stay far inside float32 up to here.
-MAX_LENGTH_PENALTY = 10.0
+LengthPenalty = Annotated[float, Field(ge=-10, le=10)]
+"""Within these bounds powers of a title's length stay far inside float32."""
 
 
 class DecodingConfig(StrictModel):
@@ -47,11 +47,8 @@ class DecodingConfig(StrictModel):
         description="beam: the published way, which misses titles; exact: the true best titles of the catalogue",
     )
     beams: int = Field(10, ge=1, description="titles in a list, and beams where search=beam")
-    length_penalty: float = Field(
-        1.0,
-        ge=-MAX_LENGTH_PENALTY,
-        le=MAX_LENGTH_PENALTY,
-        description="a title of L tokens scores sum(logprob) / L ** this; 1.0: BIGRec flavour, 0.0: D3 flavour",
+    length_penalty: LengthPenalty = Field(
+        1.0, description="a title of L tokens scores sum(logprob) / L ** this; 1.0: BIGRec flavour, 0.0: D3 flavour"
     )
     batch_size: int = Field(16, ge=1, description="queries decoded at once")
     exact: ExactSettings = Field(ExactSettings(), description="settings of search=exact")
